@@ -1,0 +1,16 @@
+//! What every Escrow server shares: its listener, health and reflection, bounded shutdown, and error statuses.
+//!
+//! # Layout
+//! - [`listen`]: bind first, fail early with a clear error
+//! - [`serve`]: a tonic server with health and reflection that drains within a deadline
+//! - [`status`]: refusals as gRPC statuses with `google.rpc.ErrorInfo`, both directions
+//!
+//! **Invariant:** knows nothing of transactions, shards or logs.
+
+pub mod listen;
+pub mod serve;
+pub mod status;
+
+pub use listen::{ListenError, bind};
+pub use serve::{Limits, builder, serve};
+pub use status::{reason_of, refusal};
