@@ -1,0 +1,184 @@
+//! The handle that servers use: appends from any thread, one writer thread, one background thread.
+//!
+//! ```text
+//!  owners            writer thread                          background thread
+//!  append ── queue ─▶ encode ─ write ─ fdatasync ─ publish   spare segments, trims
+//!            (grows while the last batch is written)  └─▶ callbacks
+//! ```
+//! A batch is what arrived during the last write: no timers, no linger. Must never do I/O on the caller's thread, except
+//! in `open` and in readers. The queue is not bounded here: owners bound themselves by [`Journal::bytes_pending`], since
+//! only they know what may be refused.
+
+use crate::catalog::Shared;
+use crate::cursors::Cursors;
+use crate::error::{JournalError, JournalFailure, Result};
+use crate::keeper::{self, Requests};
+use crate::log::Log;
+use crate::options::Options;
+use crate::reader::Reader;
+use crate::recovery::Opened;
+use crate::spare::SpareSlot;
+use crate::stats::{Counters, Stats};
+use crate::storage::Disk;
+use crate::types::{Group, Index};
+use crate::writer::{self, Inbox};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Told on the writer thread, after each batch, how far the journal is durable (never backwards), or once that it failed.
+/// Must be quick and must not block: the next batch waits for it.
+pub type DurableCallback = Box<dyn Fn(Result<Index, JournalFailure>) + Send + Sync>;
+
+/// A journal with its writer. Clones are handles of the same journal; when the last one is dropped, what is queued is
+/// still written, in the background. [`Journal::close`] waits for it.
+///
+/// A callback that holds a handle keeps the journal open.
+#[derive(Clone)]
+pub struct Journal {
+    core: Arc<Core>,
+}
+
+struct Core {
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    inbox: Arc<Inbox>,
+    requests: Arc<Requests>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    close_timeout: Duration,
+}
+
+impl Journal {
+    /// Opens or creates the journal, see [`Log::open`], and starts its two threads.
+    pub fn open(disk: Arc<dyn Disk>, options: Options, from: Index) -> Result<(Journal, Opened)> {
+        let close_timeout = options.close_timeout;
+        let (log, opened) = Log::open(disk, options, from)?;
+        let shared = Arc::clone(&log.shared);
+        let counters = Arc::clone(&log.counters);
+        let spares: Arc<SpareSlot> = Arc::clone(&log.spares);
+        let inbox = Arc::new(Inbox::new(opened.last));
+        let requests = Arc::new(Requests::default());
+        let (keeper_shared, lock) = (Arc::clone(&shared), Arc::clone(&log.lock));
+        let keeper =
+            keeper::start(keeper_shared, Arc::clone(&counters), spares, Arc::clone(&requests), lock)?;
+        requests.want_spare();
+        let writer = writer::start(log, Arc::clone(&inbox), Arc::clone(&requests))?;
+        let threads = Mutex::new(vec![writer, keeper]);
+        let core = Core { shared, counters, inbox, requests, threads, close_timeout };
+        Ok((Journal { core: Arc::new(core) }, opened))
+    }
+
+    /// Queues one entry and gives it its index at once. Does not wait; durability is told by the callbacks. Fails with
+    /// `PayloadTooLarge` (nothing happened), `Failed` or `Closed`.
+    pub fn append(&self, group: Group, payload: Vec<u8>) -> Result<Index> {
+        let bytes_max = self.core.shared.options.payload_bytes_max();
+        if payload.len() > bytes_max {
+            return Err(JournalError::PayloadTooLarge { bytes: payload.len(), bytes_max });
+        }
+        let payload_crc = self.core.shared.seed().payload_crc(&payload);
+        self.core.inbox.push(group, payload, payload_crc)
+    }
+
+    /// An empty buffer for the next payload, recycled from an earlier one if there is one.
+    #[must_use]
+    pub fn buffer(&self) -> Vec<u8> {
+        self.core.inbox.buffer()
+    }
+
+    /// Registers a callback; several are called in the order of registration. A callback that comes after the failure is
+    /// told at once, on this thread.
+    pub fn on_durable(&self, callback: DurableCallback) {
+        self.core.inbox.register(callback);
+    }
+
+    /// Waits until `index` is durable. For tools and tests; servers use callbacks.
+    pub fn wait_durable(&self, index: Index) -> Result<()> {
+        self.core.inbox.wait_durable(index)
+    }
+
+    /// The failure that ended this journal, if one did. Final: open it anew.
+    pub fn check(&self) -> Result<()> {
+        self.core.inbox.failure().map_or(Ok(()), |failure| Err(JournalError::Failed(failure)))
+    }
+
+    /// Last durable index.
+    pub fn durable(&self) -> Index {
+        Index(self.core.shared.durable())
+    }
+
+    /// Last index given out.
+    pub fn appended(&self) -> Index {
+        self.core.inbox.appended()
+    }
+
+    /// Payload bytes appended and not yet durable.
+    pub fn bytes_pending(&self) -> u64 {
+        self.core.inbox.bytes_pending()
+    }
+
+    /// Asks the background thread to archive or delete the segments that end at or before `up_to`. Does not wait;
+    /// see [`Journal::wait_trimmed`]. Failures are counted in [`Stats::background_failures`].
+    pub fn trim(&self, up_to: Index) {
+        self.core.requests.trim(up_to);
+    }
+
+    /// Waits until the background thread has nothing to do; returns the trimmed cursor, or the last trim's error.
+    pub fn wait_trimmed(&self) -> Result<Index> {
+        self.core.requests.wait_idle()?;
+        Ok(self.core.shared.cursors().trimmed)
+    }
+
+    /// The entries from `from` on that are durable now; see [`Log::read_from`]. Runs beside the writer.
+    pub fn read_from(&self, from: Index) -> Result<Reader> {
+        Reader::new(&self.core.shared, from)
+    }
+
+    /// First index that can be read: 1 unless history was deleted.
+    pub fn first_index(&self) -> Index {
+        Index(self.core.shared.catalog().first_index())
+    }
+
+    /// Largest payload that fits, in bytes.
+    pub fn payload_bytes_max(&self) -> usize {
+        self.core.shared.options.payload_bytes_max()
+    }
+
+    /// How far the journal has come.
+    pub fn cursors(&self) -> Cursors {
+        let mut cursors = self.core.shared.cursors();
+        cursors.appended = self.core.inbox.appended();
+        cursors.assert_ordered();
+        cursors
+    }
+
+    /// Counters since the journal was opened.
+    pub fn stats(&self) -> Stats {
+        self.core.counters.snapshot()
+    }
+
+    /// Refuses further appends, writes what is queued, ends both threads and releases the directory. Waits at most
+    /// `Options::close_timeout`. Closing twice is fine. Must not be called from a callback.
+    pub fn close(&self) -> Result<()> {
+        let deadline = Instant::now() + self.core.close_timeout;
+        self.core.inbox.close();
+        let is_writer_done = self.core.inbox.wait_done(deadline);
+        self.core.requests.close();
+        let is_keeper_done = is_writer_done && self.core.requests.wait_done(deadline);
+        if !is_keeper_done {
+            return Err(JournalError::CloseTimedOut { durable: self.durable() });
+        }
+        let threads = std::mem::take(&mut *self.core.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A panic has been reported as a failure already.
+            let _ = thread.join();
+        }
+        self.check()
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.inbox.close();
+        self.requests.close();
+    }
+}

@@ -1,0 +1,152 @@
+//! The background thread: prepares the next segment and trims old ones, so that the writer never does.
+//!
+//! A failure here is not final for the journal: it is counted, and the job is done again at the next request. Must never
+//! touch the segment being written.
+
+use crate::catalog::Shared;
+use crate::error::{JournalError, Result};
+use crate::spare::SpareSlot;
+use crate::stats::Counters;
+use crate::storage::LockGuard;
+use crate::trim;
+use crate::types::Index;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+/// What the background thread is asked for. Requests of the same kind merge, so this is bounded.
+#[derive(Default)]
+pub(crate) struct Requests {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    wants_spare: bool,
+    trim_to: Option<Index>,
+    is_busy: bool,
+    is_closing: bool,
+    is_done: bool,
+    trim_error: Option<JournalError>,
+}
+
+enum Job {
+    Spare,
+    Trim(Index),
+}
+
+impl Requests {
+    pub(crate) fn want_spare(&self) {
+        self.lock().wants_spare = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn trim(&self, up_to: Index) {
+        let mut state = self.lock();
+        state.trim_to = state.trim_to.max(Some(up_to));
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn close(&self) {
+        self.lock().is_closing = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until every request so far was served; the error of the last trim, if it failed.
+    pub(crate) fn wait_idle(&self) -> Result<()> {
+        let mut state = self.lock();
+        while !state.is_done && (state.is_busy || state.wants_spare || state.trim_to.is_some()) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.trim_error.clone().map_or(Ok(()), Err)
+    }
+
+    /// False if the thread did not end in time.
+    pub(crate) fn wait_done(&self, deadline: Instant) -> bool {
+        let mut state = self.lock();
+        while !state.is_done {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.is_done
+    }
+
+    /// The next job; spares first. `None` when closing, whatever was still asked for.
+    fn next(&self) -> Option<Job> {
+        let mut state = self.lock();
+        loop {
+            if state.is_closing {
+                return None;
+            }
+            if std::mem::take(&mut state.wants_spare) {
+                state.is_busy = true;
+                return Some(Job::Spare);
+            }
+            if let Some(up_to) = state.trim_to.take() {
+                state.is_busy = true;
+                return Some(Job::Trim(up_to));
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn finished(&self, trim_outcome: Option<Result<()>>) {
+        let mut state = self.lock();
+        state.is_busy = false;
+        if let Some(outcome) = trim_outcome {
+            state.trim_error = outcome.err();
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that the thread ended, however it ended.
+struct DoneOnDrop(Arc<Requests>);
+
+impl Drop for DoneOnDrop {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.is_done = true;
+        state.is_busy = false;
+        drop(state);
+        self.0.changed.notify_all();
+    }
+}
+
+pub(crate) fn start(
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    spares: Arc<SpareSlot>,
+    requests: Arc<Requests>,
+    lock: Arc<dyn LockGuard>,
+) -> Result<JoinHandle<()>> {
+    let dir = shared.options.dir.clone();
+    thread::Builder::new()
+        .name("journal-keeper".into())
+        .spawn(move || {
+            // The directory stays locked until this thread is through, too.
+            let _lock = lock;
+            let _done = DoneOnDrop(Arc::clone(&requests));
+            while let Some(job) = requests.next() {
+                let (outcome, is_trim) = match job {
+                    Job::Spare => (spares.fill(&*shared.disk, &shared.options), false),
+                    Job::Trim(up_to) => (trim::trim(&shared, &counters, up_to).map(drop), true),
+                };
+                if outcome.is_err() {
+                    counters.background_failure();
+                }
+                requests.finished(is_trim.then_some(outcome));
+            }
+        })
+        .map_err(JournalError::io("start a thread for", &dir))
+}

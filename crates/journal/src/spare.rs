@@ -1,0 +1,76 @@
+//! The next segment, prepared ahead of need: a zero-filled, synced file under a temporary name.
+//!
+//! Whoever comes first makes it: the background thread normally, the writer itself if it runs out. Never two at once, and
+//! never one that somebody has written to: left-over spares are removed on open, not reused.
+
+use crate::error::{JournalError, Result};
+use crate::options::Options;
+use crate::storage::{Disk, DiskFile, create_afresh};
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+pub(crate) struct Spare {
+    pub(crate) path: PathBuf,
+    pub(crate) file: Box<dyn DiskFile>,
+    pub(crate) segment_bytes: u64,
+}
+
+/// Makes a zero-filled file, synced but without a durable name.
+pub(crate) fn prepare(disk: &dyn Disk, options: &Options, number: u64) -> Result<Spare> {
+    let path = options.dir.join(format!("spare-{number}.tmp"));
+    let file = create_afresh(disk, &path).map_err(JournalError::io("create", &path))?;
+    file.allocate(options.segment_bytes).map_err(JournalError::io("zero-fill", &path))?;
+    Ok(Spare { path, file, segment_bytes: options.segment_bytes })
+}
+
+/// Room for one spare.
+#[derive(Default)]
+pub(crate) struct SpareSlot {
+    state: Mutex<SlotState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct SlotState {
+    ready: Option<Spare>,
+    preparing: bool,
+    prepared: u64,
+}
+
+impl SpareSlot {
+    /// Takes the spare; waits for one in preparation, or makes one here.
+    pub(crate) fn take(&self, disk: &dyn Disk, options: &Options) -> Result<Spare> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(spare) = state.ready.take() {
+                return Ok(spare);
+            }
+            if !state.preparing {
+                state.prepared += 1;
+                let number = state.prepared;
+                drop(state);
+                return prepare(disk, options, number);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Makes a spare if there is none. A failure is not final: the writer will try for itself, and fail then.
+    pub(crate) fn fill(&self, disk: &dyn Disk, options: &Options) -> Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.ready.is_some() || state.preparing {
+            return Ok(());
+        }
+        state.preparing = true;
+        state.prepared += 1;
+        let number = state.prepared;
+        drop(state);
+        let result = prepare(disk, options, number);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.preparing = false;
+        let outcome = result.map(|spare| state.ready = Some(spare));
+        drop(state);
+        self.changed.notify_all();
+        outcome
+    }
+}

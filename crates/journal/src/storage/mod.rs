@@ -1,0 +1,186 @@
+//! The only code that touches files, behind two small traits, so that a simulated disk can stand in.
+//!
+//! Contract of every implementation:
+//! - A write is durable only after `sync_data` of its file returned `Ok`. Until then any 512-byte sector of it may or may
+//!   not survive a power loss, in any order.
+//! - Creating, renaming and removing a file is durable only after `sync_dir` of its directory returned `Ok`.
+//! - After `sync_data` failed, nothing is known about the bytes written since the last success, and a later success says
+//!   nothing about them.
+//!
+//! This module must never retry a sync, and never hide an error.
+
+mod os;
+mod prng;
+pub mod sim;
+
+pub use os::OsDisk;
+pub use prng::SplitMix64;
+pub use sim::SimDisk;
+
+use std::io;
+use std::path::Path;
+
+/// A place where files live.
+pub trait Disk: Send + Sync + 'static {
+    /// Opens an existing file for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Creates a file for reading and writing; `AlreadyExists` if there is one.
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Renames within one directory, replacing what bore the new name. Atomic.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. Open handles stay readable.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Names of the entries of a directory, sorted. `NotFound` without the directory.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Creates a directory and its missing parents, durably.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+
+    /// Makes creations, renames and removals in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Takes the exclusive advisory lock on `path` (created if missing), held until the guard is dropped or the process
+    /// ends. `WouldBlock` while somebody else holds it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>>;
+
+    /// 128 unpredictable bits (reproducible ones on a simulated disk).
+    fn entropy(&self) -> io::Result<u128>;
+}
+
+/// An open file. All positions are byte offsets; there is no cursor, so handles can be shared.
+pub trait DiskFile: Send + Sync {
+    /// Reads up to `buffer.len()` bytes; fewer only at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all bytes, growing the file if needed. Not durable before [`DiskFile::sync_data`].
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes written bytes durable, and the file's size.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Size in bytes.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Cuts or grows (with a hole) the file.
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+
+    /// Fills the file with `bytes` zeros from the start, really writing and syncing them, so that later writes change
+    /// no metadata. Synced in steps, so that a busy neighbour on the same disk is not held up for long.
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        const CHUNK_BYTES: u64 = 1 << 20;
+        const SYNC_EVERY_BYTES: u64 = 8 << 20;
+        let zeros = vec![0; bytes.min(CHUNK_BYTES) as usize];
+        let mut offset = 0;
+        while offset < bytes {
+            let chunk = (bytes - offset).min(CHUNK_BYTES);
+            self.write_all_at(&zeros[..chunk as usize], offset)?;
+            offset += chunk;
+            if offset.is_multiple_of(SYNC_EVERY_BYTES) {
+                self.sync_data()?;
+            }
+        }
+        self.sync_data()
+    }
+
+    /// Fills `buffer`, or fails with `UnexpectedEof`.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.read_at(buffer, offset)? < buffer.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+}
+
+/// Releases a lock when dropped.
+pub trait LockGuard: Send + Sync {}
+
+/// Sequential reading of an open file, from an offset to an end.
+pub(crate) struct SequentialRead {
+    file: Box<dyn DiskFile>,
+    offset: u64,
+}
+
+impl SequentialRead {
+    pub(crate) fn new(file: Box<dyn DiskFile>, offset: u64) -> SequentialRead {
+        SequentialRead { file, offset }
+    }
+}
+
+impl io::Read for SequentialRead {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+}
+
+/// Sequential writing of an open file, from its start.
+pub(crate) struct SequentialWrite<'a> {
+    file: &'a dyn DiskFile,
+    offset: u64,
+}
+
+impl<'a> SequentialWrite<'a> {
+    pub(crate) fn new(file: &'a dyn DiskFile) -> SequentialWrite<'a> {
+        SequentialWrite { file, offset: 0 }
+    }
+}
+
+impl io::Write for SequentialWrite<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all_at(bytes, self.offset)?;
+        self.offset += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Replaces the file at `path` by one with these bytes, or creates it: after a crash at any instant it is wholly the old
+/// or wholly the new one, and after `Ok` the new one. Uses `<path>.tmp`; one caller at a time per path.
+pub fn durable_replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    let temporary = Path::new(&name);
+    let file = create_afresh(disk, temporary)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_data()?;
+    disk.rename(temporary, path)?;
+    disk.sync_dir(parent(path))
+}
+
+/// The whole content of a file; `None` if there is none. The counterpart of [`durable_replace`].
+pub fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match disk.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = vec![0; file.size()? as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(Some(bytes))
+}
+
+/// Creates a file for writing, replacing a left-over of an interrupted operation.
+pub(crate) fn create_afresh(disk: &dyn Disk, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+    match disk.create_new(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.remove(path)?;
+            disk.create_new(path)
+        }
+        result => result,
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}

@@ -1,0 +1,299 @@
+//! The writer thread and its inbox. The only caller of `Log::append` and `Log::commit` of a running journal.
+//!
+//! The inbox's mutex is held for a push or a swap, never during I/O or a callback. Two queues take turns: one gathers
+//! while the other is written. Must never drop an entry silently: it becomes durable, or the failure is told.
+
+use crate::error::{JournalError, JournalFailure, Result};
+use crate::journal::DurableCallback;
+use crate::keeper::Requests;
+use crate::log::Log;
+use crate::types::{Group, Index};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+/// Payload buffers kept for reuse, and the largest one worth keeping in bytes.
+const RECYCLED_MAX: usize = 64;
+const RECYCLED_BYTES_MAX: usize = 1 << 20;
+
+struct Pending {
+    group: Group,
+    payload: Vec<u8>,
+    payload_crc: u32,
+}
+
+/// Where appends wait for the writer.
+pub(crate) struct Inbox {
+    queue: Mutex<Queue>,
+    /// Wakes the writer.
+    arrived: Condvar,
+    progress: Mutex<Progress>,
+    /// Wakes those who wait for progress.
+    progressed: Condvar,
+    callbacks: Mutex<Arc<Vec<SharedCallback>>>,
+    bytes_pending: AtomicU64,
+}
+
+type SharedCallback = Arc<DurableCallback>;
+
+struct Queue {
+    entries: Vec<Pending>,
+    next: u64,
+    is_writer_idle: bool,
+    is_closing: bool,
+    failure: Option<JournalFailure>,
+    recycled: Vec<Vec<u8>>,
+}
+
+struct Progress {
+    durable: u64,
+    waiters: u32,
+    is_done: bool,
+    failure: Option<JournalFailure>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inbox {
+    pub(crate) fn new(last: Index) -> Inbox {
+        Inbox {
+            queue: Mutex::new(Queue {
+                entries: Vec::new(),
+                next: last.get() + 1,
+                is_writer_idle: false,
+                is_closing: false,
+                failure: None,
+                recycled: Vec::new(),
+            }),
+            arrived: Condvar::new(),
+            progress: Mutex::new(Progress { durable: last.get(), waiters: 0, is_done: false, failure: None }),
+            progressed: Condvar::new(),
+            callbacks: Mutex::default(),
+            bytes_pending: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn push(&self, group: Group, payload: Vec<u8>, payload_crc: u32) -> Result<Index> {
+        let mut queue = lock(&self.queue);
+        if let Some(failure) = &queue.failure {
+            return Err(JournalError::Failed(failure.clone()));
+        }
+        if queue.is_closing {
+            return Err(JournalError::Closed);
+        }
+        let index = queue.next;
+        queue.next += 1;
+        self.bytes_pending.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        queue.entries.push(Pending { group, payload, payload_crc });
+        let must_wake = std::mem::take(&mut queue.is_writer_idle);
+        drop(queue);
+        if must_wake {
+            self.arrived.notify_one();
+        }
+        Ok(Index(index))
+    }
+
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        lock(&self.queue).recycled.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn appended(&self) -> Index {
+        Index(lock(&self.queue).next - 1)
+    }
+
+    pub(crate) fn bytes_pending(&self) -> u64 {
+        self.bytes_pending.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn failure(&self) -> Option<JournalFailure> {
+        lock(&self.progress).failure.clone()
+    }
+
+    pub(crate) fn register(&self, callback: DurableCallback) {
+        let mut callbacks = lock(&self.callbacks);
+        // Under the lock: the writer sets the failure before it takes the list, so nobody is missed or told twice.
+        if let Some(failure) = self.failure() {
+            drop(callbacks);
+            callback(Err(failure));
+            return;
+        }
+        let mut list: Vec<SharedCallback> = callbacks.iter().cloned().collect();
+        list.push(Arc::new(callback));
+        *callbacks = Arc::new(list);
+    }
+
+    pub(crate) fn wait_durable(&self, index: Index) -> Result<()> {
+        let mut progress = lock(&self.progress);
+        progress.waiters += 1;
+        let result = loop {
+            if progress.durable >= index.get() {
+                break Ok(());
+            }
+            if let Some(failure) = &progress.failure {
+                break Err(JournalError::Failed(failure.clone()));
+            }
+            if progress.is_done {
+                break Err(JournalError::Closed);
+            }
+            progress = self.progressed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+        };
+        progress.waiters -= 1;
+        result
+    }
+
+    pub(crate) fn close(&self) {
+        lock(&self.queue).is_closing = true;
+        self.arrived.notify_one();
+    }
+
+    /// False if the writer did not end in time.
+    pub(crate) fn wait_done(&self, deadline: Instant) -> bool {
+        let mut progress = lock(&self.progress);
+        progress.waiters += 1;
+        while !progress.is_done {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            progress = self.progressed.wait_timeout(progress, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        progress.waiters -= 1;
+        progress.is_done
+    }
+
+    /// Swaps the queue for an empty one, waiting for entries; false when closed and empty.
+    fn take(&self, batch: &mut Vec<Pending>) -> bool {
+        debug_assert!(batch.is_empty());
+        let mut queue = lock(&self.queue);
+        loop {
+            if !queue.entries.is_empty() {
+                std::mem::swap(&mut queue.entries, batch);
+                return true;
+            }
+            if queue.is_closing {
+                return false;
+            }
+            queue.is_writer_idle = true;
+            queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.is_writer_idle = false;
+        }
+    }
+
+    fn publish(&self, durable: Index, batch: &mut Vec<Pending>) {
+        let bytes = batch.iter().map(|pending| pending.payload.len() as u64).sum();
+        self.bytes_pending.fetch_sub(bytes, Ordering::Relaxed);
+        {
+            let mut progress = lock(&self.progress);
+            assert!(progress.durable < durable.get(), "each batch moves the durable index");
+            progress.durable = durable.get();
+            if progress.waiters > 0 {
+                self.progressed.notify_all();
+            }
+        }
+        self.call_back(&Ok(durable));
+        self.recycle(batch);
+    }
+
+    fn recycle(&self, batch: &mut Vec<Pending>) {
+        let mut spare: Vec<Vec<u8>> = Vec::new();
+        {
+            let mut queue = lock(&self.queue);
+            for pending in batch.drain(..) {
+                let mut payload = pending.payload;
+                if queue.recycled.len() < RECYCLED_MAX
+                    && (1..=RECYCLED_BYTES_MAX).contains(&payload.capacity())
+                {
+                    payload.clear();
+                    queue.recycled.push(payload);
+                } else {
+                    spare.push(payload);
+                }
+            }
+        }
+        // Freed here, outside the lock.
+        drop(spare);
+    }
+
+    /// Final: refuses what comes, tells everybody who waits.
+    fn fail(&self, failure: &JournalFailure) {
+        {
+            let mut queue = lock(&self.queue);
+            queue.failure = Some(failure.clone());
+            queue.entries.clear();
+        }
+        lock(&self.progress).failure = Some(failure.clone());
+        self.progressed.notify_all();
+        self.call_back(&Err(failure.clone()));
+    }
+
+    fn call_back(&self, outcome: &Result<Index, JournalFailure>) {
+        let callbacks = Arc::clone(&lock(&self.callbacks));
+        for callback in callbacks.iter() {
+            callback(outcome.clone());
+        }
+    }
+}
+
+/// Says that the writer ended, however it ended.
+struct DoneOnDrop {
+    inbox: Arc<Inbox>,
+    durable: Index,
+}
+
+impl Drop for DoneOnDrop {
+    fn drop(&mut self) {
+        if thread::panicking() && self.inbox.failure().is_none() {
+            let cause = Arc::new(JournalError::WriterPanicked);
+            self.inbox.fail(&JournalFailure { durable: self.durable, cause });
+        }
+        lock(&self.inbox.progress).is_done = true;
+        self.inbox.progressed.notify_all();
+    }
+}
+
+pub(crate) fn start(log: Log, inbox: Arc<Inbox>, requests: Arc<Requests>) -> Result<JoinHandle<()>> {
+    let dir = log.shared.options.dir.clone();
+    thread::Builder::new()
+        .name("journal-writer".into())
+        .spawn(move || {
+            let durable = log.cursors().durable;
+            // Declared before the log, so dropped after it: "done" means that the directory is free again.
+            let mut done = DoneOnDrop { inbox, durable };
+            run(log, &mut done, &requests);
+        })
+        .map_err(JournalError::io("start a thread for", &dir))
+}
+
+fn run(mut log: Log, done: &mut DoneOnDrop, requests: &Requests) {
+    let inbox = Arc::clone(&done.inbox);
+    let mut batch = Vec::new();
+    let mut segments = 0;
+    while inbox.take(&mut batch) {
+        match write(&mut log, &batch) {
+            Ok(durable) => {
+                done.durable = durable;
+                inbox.publish(durable, &mut batch);
+            }
+            Err(JournalError::Failed(failure)) => return inbox.fail(&failure),
+            Err(error) => {
+                let failure = JournalFailure { durable: done.durable, cause: Arc::new(error) };
+                return inbox.fail(&failure);
+            }
+        }
+        let segments_now = log.stats().segments;
+        if segments_now != segments {
+            segments = segments_now;
+            requests.want_spare();
+        }
+    }
+}
+
+fn write(log: &mut Log, batch: &[Pending]) -> Result<Index> {
+    for pending in batch {
+        log.append_prepared(pending.group, &pending.payload, pending.payload_crc)?;
+    }
+    log.commit()
+}
