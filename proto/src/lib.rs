@@ -11,3 +11,7 @@ pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/escr
 
 /// `domain` of every `google.rpc.ErrorInfo` of ours.
 pub const ERROR_DOMAIN: &str = "escrow.v1";
+
+/// Metadata that names the participant (wallet shard) that is meant, where one process may hold several and the message
+/// does not say.
+pub const PARTICIPANT_METADATA: &str = "escrow-participant";

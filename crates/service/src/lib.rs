@@ -2,15 +2,17 @@
 //!
 //! # Layout
 //! - [`listen`]: bind first, fail early with a clear error
+//! - [`malformed`]: bytes that are not the message: refusals too
 //! - [`serve`]: a tonic server with health and reflection that drains within a deadline
 //! - [`status`]: refusals as gRPC statuses with `google.rpc.ErrorInfo`, both directions
 //!
 //! **Invariant:** knows nothing of transactions, shards or logs.
 
 pub mod listen;
+pub mod malformed;
 pub mod serve;
 pub mod status;
 
 pub use listen::{ListenError, bind};
-pub use serve::{Limits, builder, serve};
+pub use serve::{Limits, builder, serve, serve_until};
 pub use status::{reason_of, refusal};

@@ -44,13 +44,25 @@ pub fn builder(limits: &Limits) -> Server {
 
 /// Serves `routes` with health and reflection until `shutdown` resolves, then drains for at most `limits.drain`.
 ///
-/// Health is SERVING from the first connection (servers recover before they listen) and NOT_SERVING from the moment
-/// that shutdown begins, so that balancers turn away before connections close.
+/// Health is SERVING from the first connection that is served and NOT_SERVING from the moment that shutdown begins, so that
+/// balancers turn away before connections close.
 pub async fn serve(
     listener: TcpListener,
     routes: Routes,
     limits: Limits,
     shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), tonic::transport::Error> {
+    serve_until(listener, routes, limits, shutdown, std::future::ready(())).await
+}
+
+/// As [`serve`], for a server that has work to finish: after `shutdown` health is NOT_SERVING while calls are still served, until
+/// `finished` resolves; then connections are drained for at most `limits.drain`.
+pub async fn serve_until(
+    listener: TcpListener,
+    routes: Routes,
+    limits: Limits,
+    shutdown: impl Future<Output = ()> + Send,
+    finished: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
@@ -66,7 +78,9 @@ pub async fn serve(
 
     let (stop, mut stopped) = watch::channel(false);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let serving = builder(&limits).add_routes(routes).serve_with_incoming_shutdown(incoming, async move {
+    let rewrite: fn(_) -> _ = crate::malformed::rewrite;
+    let layer = tower::util::MapResponseLayer::new(rewrite);
+    let serving = builder(&limits).layer(layer).add_routes(routes).serve_with_incoming_shutdown(incoming, async move {
         // An error means that the sender is gone, which also means: stop.
         let _ = stopped.wait_for(|&stop| stop).await;
     });
@@ -77,6 +91,10 @@ pub async fn serve(
     }
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     tracing::info!(drain_ms = limits.drain.as_millis() as u64, "shutting down");
+    tokio::select! {
+        result = &mut serving => return result,
+        () = finished => {}
+    }
     stop.send_replace(true);
     if let Ok(result) = tokio::time::timeout(limits.drain, serving).await {
         result

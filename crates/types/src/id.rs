@@ -161,6 +161,17 @@ macro_rules! id_and_key {
 }
 
 id_and_key!(AccountId, AccountKey, "account id");
+
+impl AccountKey {
+    /// The key of an account of this name on an external participant: another one than that of the wallet account of the same
+    /// name, and than on any other participant.
+    #[must_use]
+    pub fn on_external(self, participant: crate::ParticipantId) -> Self {
+        let (high, low) = self.halves();
+        let mixed = crate::Digest::of(&[u64::from(participant.0), high, low]).0;
+        Self((mixed & !VARIANT_MASK) | VARIANT_HASHED)
+    }
+}
 id_and_key!(TransactionId, TransactionKey, "transaction id (idempotency key)");
 
 #[cfg(test)]
@@ -199,6 +210,14 @@ mod tests {
         let key = AccountId::new("alice").unwrap().key();
         let forged = uuid::Uuid::from_u128(key.0).to_string();
         assert_ne!(AccountId::new(&forged).unwrap().key(), key);
+    }
+
+    #[test]
+    fn an_external_account_is_another_account() {
+        use crate::ParticipantId;
+        let alice = AccountId::new("alice").unwrap().key();
+        let (one, two) = (alice.on_external(ParticipantId(1)), alice.on_external(ParticipantId(2)));
+        assert!(one != alice && one != two && one.is_valid() && !one.is_uuid());
     }
 
     #[test]

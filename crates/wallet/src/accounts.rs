@@ -1,0 +1,78 @@
+//! The accounts: their ids as callers gave them, in the order of their opening, with an index by key.
+
+use escrow_types::{AccountId, AccountKey};
+use hashbrown::HashTable;
+
+/// One account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) id: AccountId,
+    pub(crate) key: AccountKey,
+    pub(crate) frozen: bool,
+    /// The first of its balances; each names the next.
+    pub(crate) first_row: u32,
+    pub(crate) dirty: bool,
+}
+
+/// All accounts of a shard.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Accounts {
+    rows: Vec<Account>,
+    index: HashTable<u32>,
+    dirty: Vec<u32>,
+}
+
+const fn hash(key: AccountKey) -> u64 {
+    let (high, low) = key.halves();
+    let product = ((high ^ 0x13_19_8A_2E) as u128).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ low as u128;
+    let product = product.wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+impl Accounts {
+    pub(crate) fn find(&self, key: AccountKey) -> Option<u32> {
+        self.index.find(hash(key), |&place| self.rows[place as usize].key == key).copied()
+    }
+
+    /// Adds an account, which must not be there yet.
+    pub(crate) fn push(&mut self, account: Account) -> u32 {
+        let place = u32::try_from(self.rows.len()).expect("the place of an account has 32 bits");
+        let rows = &self.rows;
+        self.index.insert_unique(hash(account.key), place, |&place| hash(rows[place as usize].key));
+        self.rows.push(account);
+        place
+    }
+
+    pub(crate) fn get(&self, place: u32) -> &Account {
+        &self.rows[place as usize]
+    }
+
+    /// To change it: it is part of the next checkpoint.
+    pub(crate) fn change(&mut self, place: u32) -> &mut Account {
+        let account = &mut self.rows[place as usize];
+        if !account.dirty {
+            account.dirty = true;
+            self.dirty.push(place);
+        }
+        account
+    }
+
+    pub(crate) fn rows(&self) -> &[Account] {
+        &self.rows
+    }
+
+    pub(crate) const fn has_changes(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Copies of the accounts that changed, with their places, and begins anew.
+    pub(crate) fn take_dirty(&mut self) -> Vec<(u32, Account)> {
+        let places = std::mem::take(&mut self.dirty);
+        let copy = |place: u32| {
+            let account = &mut self.rows[place as usize];
+            account.dirty = false;
+            (place, account.clone())
+        };
+        places.into_iter().map(copy).collect()
+    }
+}
