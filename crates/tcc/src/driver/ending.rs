@@ -1,0 +1,160 @@
+//! What durable commands cause: Trys that had to wait for Begin, the second phase, the end.
+
+use escrow_invariants::{Invariant, hold};
+use escrow_types::{Epoch, ParticipantId, Sequence};
+
+use super::flight::{BranchState, Phase};
+use super::outbox::{Call, CallKind};
+use super::{Decision, Driver, LinkKind, LinkState, Standing, Wait};
+use crate::command::Finish;
+
+impl Driver {
+    /// Its Begin is durable: the machine knows the content, and what had to wait for that may leave.
+    pub(super) fn begun(&mut self, sequence: Sequence) {
+        let epoch = self.flights.epoch();
+        let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
+        flight.begun = true;
+        if flight.phase == Phase::Trying && flight.open_branches == 0 {
+            self.all_reserved(epoch, sequence);
+            return;
+        }
+        if flight.branches.as_slice().iter().any(|branch| !branch.under_way && branch.state == BranchState::Trying) {
+            self.send_open_branches(epoch, sequence, None);
+        }
+    }
+
+    /// Its decision is durable: phase 2 goes out, and who waited for the decision is told.
+    pub(super) fn decided(&mut self, epoch: Epoch, sequence: Sequence, decision: Decision) {
+        let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
+        hold!(
+            Invariant::DecisionBeforePhaseTwo,
+            flight.phase == Phase::Deciding,
+            "{epoch:?} sequence {sequence} is {:?}",
+            flight.phase
+        );
+        flight.phase = Phase::Ending(decision);
+        let mut open = 0;
+        for branch in flight.branches.as_mut_slice() {
+            branch.state = match (decision, branch.state) {
+                (Decision::Cancel(_), rejected @ BranchState::Rejected(_)) => rejected,
+                // No message for it ever left: the participant cannot know it, and need not be asked.
+                (Decision::Cancel(_), BranchState::Trying) if !branch.ever_sent => BranchState::Canceled,
+                _ => {
+                    open += 1;
+                    BranchState::Ending
+                }
+            };
+            branch.under_way = false;
+        }
+        flight.open_branches = open;
+        self.troubles_end(epoch, sequence);
+        self.answer_waiters(epoch, sequence, Standing::Decided(decision), false, |wait, _| wait != Wait::Completed);
+        // Their time may have come while the decision was being logged.
+        self.next_deadline_ms = self.next_deadline_ms.min(self.first_answer_by(epoch, sequence));
+        if open == 0 {
+            self.finish(epoch, sequence, decision);
+        } else {
+            self.send_open_branches(epoch, sequence, None);
+        }
+    }
+
+    /// An operator set or overrode the decision: every branch that has not ended is asked again.
+    pub(super) fn forced(&mut self, epoch: Epoch, sequence: Sequence, decision: Decision) {
+        let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
+        flight.attention = false;
+        flight.one_phase = false;
+        flight.phase = Phase::Deciding;
+        self.decided(epoch, sequence, decision);
+    }
+
+    pub(super) fn given_up(&mut self, epoch: Epoch, sequence: Sequence) {
+        let Some(Phase::Ending(decision)) = self.flights.get(epoch, sequence).map(|flight| flight.phase) else {
+            return;
+        };
+        self.land(epoch, sequence, decision);
+    }
+
+    /// Every branch has acknowledged. Logged lazily; who waited is told now.
+    pub(super) fn finish(&mut self, epoch: Epoch, sequence: Sequence, decision: Decision) {
+        let list = &mut self.turn.finishes;
+        let at = list.iter().rposition(|finish| finish.epoch == epoch).unwrap_or_else(|| {
+            list.push(Finish { epoch, sequences: Vec::new() });
+            list.len() - 1
+        });
+        list[at].sequences.push(sequence);
+        self.turn.finish_rows += 1;
+        self.land(epoch, sequence, decision);
+    }
+
+    /// The flight is over: answers whoever waits and forgets it.
+    pub(super) fn land(&mut self, epoch: Epoch, sequence: Sequence, decision: Decision) {
+        self.answer_waiters(epoch, sequence, Standing::Decided(decision), true, |_, _| true);
+        if let Some(flight) = self.flights.remove(epoch, sequence) {
+            self.links.count(&flight, -1);
+        }
+        self.troubles_end(epoch, sequence);
+    }
+
+    pub(super) fn troubles_end(&mut self, epoch: Epoch, sequence: Sequence) {
+        if self.troubles.is_empty() {
+            return;
+        }
+        let (first, last) = ((epoch, sequence, ParticipantId(0)), (epoch, sequence, ParticipantId(u16::MAX)));
+        let ended: Vec<_> = self.troubles.range(first..=last).map(|(&key, _)| key).collect();
+        for key in ended {
+            self.troubles.remove(&key);
+        }
+    }
+
+    /// Sends what the branches of a transaction wait for: all of them, or those of one participant. Needs its content,
+    /// so only once its Begin is applied.
+    pub(super) fn send_open_branches(&mut self, epoch: Epoch, sequence: Sequence, only: Option<ParticipantId>) {
+        let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
+        let Some(live) = self.machine.live().get(epoch, sequence) else { return };
+        let deadline_ms = flight.deadline_ms;
+        if flight.given_up {
+            return;
+        }
+        for branch in flight.branches.as_mut_slice() {
+            let participant = branch.participant;
+            if only.is_some_and(|only| only != participant) || branch.under_way {
+                continue;
+            }
+            let Some(link) = self.links.get(participant) else { continue };
+            let kind = match (flight.phase, branch.state) {
+                (Phase::Trying, BranchState::Trying) => CallKind::Try,
+                (Phase::Ending(Decision::Confirm), BranchState::Ending) => CallKind::Confirm,
+                (Phase::Ending(Decision::Cancel(_)), BranchState::Ending) => CallKind::Cancel,
+                _ => continue,
+            };
+            if link.kind == LinkKind::Unary {
+                branch.under_way = true;
+                branch.ever_sent = true;
+                self.calls.push(Call { participant, epoch, sequence, kind });
+                continue;
+            }
+            if link.state != LinkState::Ready {
+                continue;
+            }
+            branch.under_way = true;
+            branch.ever_sent = true;
+            match kind {
+                CallKind::Try => {
+                    let columns = if flight.one_phase {
+                        self.outbox.one_phase(participant, epoch, deadline_ms)
+                    } else {
+                        self.outbox.tries(participant, epoch, deadline_ms)
+                    };
+                    live.content.for_each_leg_of(participant, |account, amount, kind| {
+                        columns.push(sequence, account, amount, kind);
+                    });
+                }
+                CallKind::Confirm => match live.content.partial_of(participant) {
+                    Some(amounts) => self.outbox.confirm_partly(participant, epoch, sequence, amounts),
+                    None => self.outbox.confirm(participant, epoch, sequence),
+                },
+                CallKind::Cancel => self.outbox.cancel(participant, epoch, sequence),
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! One unfinished transaction as the leader sees it: phase, branches, who waits.
+
+use escrow_types::{Millis, ParticipantId, Reason};
+
+use super::links::{LinkKind, Links};
+use super::{Decision, Waiter};
+use crate::machine::Live;
+
+/// How far a transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Begun; Trys are out, or (two-step) all reserved.
+    Trying,
+    /// The decision is made and being logged: nothing else may decide.
+    Deciding,
+    /// The decision is durable; Confirms or Cancels are out.
+    Ending(Decision),
+}
+
+/// What is known of one branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BranchState {
+    /// No answer to Try yet.
+    Trying,
+    /// Reserved.
+    Reserved,
+    /// The participant refused.
+    Rejected(Reason),
+    /// No answer to Confirm or Cancel yet.
+    Ending,
+    /// Posted.
+    Confirmed,
+    /// Released, or never reserved.
+    Canceled,
+    /// The participant contradicted the decision.
+    Contradicted,
+}
+
+/// One branch. Six bytes, so that two fit beside each other in a flight.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Branch {
+    pub(super) participant: ParticipantId,
+    pub(super) state: BranchState,
+    /// Whether any message for it ever left in this epoch; if not, the participant cannot know it.
+    pub(super) ever_sent: bool,
+    /// Whether a message is out on the present connection (or a call under way).
+    pub(super) under_way: bool,
+}
+
+impl Branch {
+    pub(super) fn new(participant: ParticipantId) -> Self {
+        Self { participant, state: BranchState::Trying, ever_sent: false, under_way: false }
+    }
+}
+
+/// The branches; nearly always one or two.
+#[derive(Debug, Clone)]
+pub(super) enum Branches {
+    One([Branch; 1]),
+    Two([Branch; 2]),
+    Many(Box<[Branch]>),
+}
+
+impl Branches {
+    pub(super) fn of(participants: &[ParticipantId]) -> Self {
+        match *participants {
+            [one] => Self::One([Branch::new(one)]),
+            [one, two] => Self::Two([Branch::new(one), Branch::new(two)]),
+            ref many => Self::Many(many.iter().map(|&participant| Branch::new(participant)).collect()),
+        }
+    }
+
+    pub(super) fn as_slice(&self) -> &[Branch] {
+        match self {
+            Self::One(branches) => branches,
+            Self::Two(branches) => branches,
+            Self::Many(branches) => branches,
+        }
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [Branch] {
+        match self {
+            Self::One(branches) => branches,
+            Self::Two(branches) => branches,
+            Self::Many(branches) => branches,
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, participant: ParticipantId) -> Option<&mut Branch> {
+        self.as_mut_slice().iter_mut().find(|branch| branch.participant == participant)
+    }
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(super) struct Flight {
+    pub(super) phase: Phase,
+    /// Its Begin is durable and applied: the machine knows its content.
+    pub(super) begun: bool,
+    pub(super) two_step: bool,
+    /// A single branch, ended by `TryAndConfirm`.
+    pub(super) one_phase: bool,
+    /// It was unfinished when this leader started.
+    pub(super) left_over: bool,
+    pub(super) attention: bool,
+    /// An operator gave it up: nothing else may end it until that is durable.
+    pub(super) given_up: bool,
+    pub(super) has_more_waiters: bool,
+    /// The caller of a two-step transaction asked for Confirm before all branches were reserved again after a crash.
+    pub(super) confirm_wanted: bool,
+    /// Branches that have not answered in the present phase.
+    pub(super) open_branches: u16,
+    pub(super) branches: Branches,
+    pub(super) waiter: Option<Waiter>,
+    /// Undecided at this time: canceled.
+    pub(super) deadline_ms: Millis,
+    /// If `waiter` still waits at this time it is told how far it is.
+    pub(super) answer_by_ms: Millis,
+}
+
+impl Flight {
+    pub(super) fn new(branches: Branches, deadline_ms: Millis, answer_by_ms: Millis, waiter: Option<Waiter>) -> Self {
+        Self {
+            phase: Phase::Trying,
+            begun: false,
+            two_step: false,
+            one_phase: false,
+            left_over: false,
+            attention: false,
+            given_up: false,
+            has_more_waiters: false,
+            confirm_wanted: false,
+            open_branches: branches.as_slice().len() as u16,
+            branches,
+            waiter,
+            deadline_ms,
+            answer_by_ms,
+        }
+    }
+
+    /// As it is right after a crash: nothing is known of its branches but what the log says.
+    pub(super) fn recovered(live: &Live, links: &Links) -> Self {
+        let branches = Branches::of(&live.content.participants());
+        let mut flight = Self::new(branches, live.deadline_ms, live.deadline_ms, None);
+        flight.begun = true;
+        flight.left_over = true;
+        flight.attention = live.attention;
+        flight.two_step = live.content.is_two_step();
+        flight.one_phase = is_one_phase(flight.branches.as_slice(), flight.two_step, links);
+        for branch in flight.branches.as_mut_slice() {
+            // An earlier leader may have sent anything.
+            branch.ever_sent = true;
+            if live.decision.is_some() {
+                branch.state = BranchState::Ending;
+            }
+        }
+        if let Some(decision) = live.decision {
+            flight.phase = Phase::Ending(decision);
+        }
+        flight
+    }
+
+    pub(super) fn is_all_reserved(&self) -> bool {
+        self.phase == Phase::Trying && self.open_branches == 0
+    }
+
+    /// Two-step: all branches are reserved, and Begin is durable, so that a crash leaves it so.
+    pub(super) fn is_held(&self) -> bool {
+        self.two_step && self.begun && self.is_all_reserved()
+    }
+
+    /// Whether any participant may know it.
+    pub(super) fn is_sent(&self) -> bool {
+        self.branches.as_slice().iter().any(|branch| branch.ever_sent)
+    }
+}
+
+/// A single branch on a wallet shard needs no second phase, unless the caller decides. One on a participant that is no
+/// longer configured may have been sent so, and then only that participant can tell how it ended.
+pub(super) fn is_one_phase(branches: &[Branch], two_step: bool, links: &Links) -> bool {
+    match branches {
+        [only] => !two_step && links.kind(only.participant) != Some(LinkKind::Unary),
+        _ => false,
+    }
+}

@@ -1,0 +1,188 @@
+//! Messages of this turn, gathered into columns per participant.
+
+use escrow_types::{AccountKey, Amount, Epoch, Millis, ParticipantId, Sequence};
+
+/// Legs to try, as columns; rows of one branch are neighbours.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TryColumns {
+    /// The epoch of the xids.
+    pub epoch: Epoch,
+    /// When the participant may begin to ask; the latest of all rows.
+    pub deadline_ms: Millis,
+    /// One a leg.
+    pub sequences: Vec<Sequence>,
+    /// High halves of the account keys.
+    pub account_high: Vec<u64>,
+    /// Low halves of the account keys.
+    pub account_low: Vec<u64>,
+    /// Minor units.
+    pub amounts: Vec<Amount>,
+    /// Two bytes a leg, little endian: see [`crate::content::kind`].
+    pub kinds: Vec<u8>,
+}
+
+impl TryColumns {
+    pub(super) fn push(&mut self, sequence: Sequence, account: AccountKey, amount: Amount, kind: u16) {
+        let (high, low) = account.halves();
+        self.sequences.push(sequence);
+        self.account_high.push(high);
+        self.account_low.push(low);
+        self.amounts.push(amount);
+        self.kinds.extend_from_slice(&kind.to_le_bytes());
+    }
+}
+
+/// Branches to confirm or cancel, as columns.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EndColumns {
+    /// The epoch of the xids.
+    pub epoch: Epoch,
+    /// One a branch.
+    pub sequences: Vec<Sequence>,
+    /// Only for partial Confirms: the number of legs of each branch.
+    pub partial_legs: Vec<u32>,
+    /// Only for partial Confirms: the amounts of all legs.
+    pub partial_amounts: Vec<Amount>,
+}
+
+/// A message on a participant's stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Send {
+    /// Reserve.
+    Try(TryColumns),
+    /// Reserve and post at once.
+    TryAndConfirm(TryColumns),
+    /// Post.
+    Confirm(EndColumns),
+    /// Release.
+    Cancel(EndColumns),
+    /// What may be forgotten.
+    Watermark {
+        /// Of which epoch.
+        epoch: Epoch,
+        /// Every sequence below has finished,
+        below: Sequence,
+        /// but for these.
+        except: Vec<Sequence>,
+    },
+}
+
+/// A unary call to an external participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// Whom to call.
+    pub participant: ParticipantId,
+    /// The epoch of the xid.
+    pub epoch: Epoch,
+    /// The sequence of the xid.
+    pub sequence: Sequence,
+    /// What to call. The legs are in the machine.
+    pub kind: CallKind,
+}
+
+/// Which unary call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CallKind {
+    /// Reserve.
+    Try,
+    /// Post.
+    Confirm,
+    /// Release.
+    Cancel,
+}
+
+/// Columns of one participant in the making. Few distinct epochs at a time: a linear search is the fastest map.
+#[derive(Debug, Default)]
+struct Mail {
+    tries: Vec<TryColumns>,
+    one_phase: Vec<TryColumns>,
+    confirms: Vec<EndColumns>,
+    cancels: Vec<EndColumns>,
+    watermarks: Vec<Send>,
+}
+
+/// All columns in the making.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    mails: Vec<(ParticipantId, Mail)>,
+}
+
+/// Longer columns are split, so that no message outgrows a frame and a small one never waits long behind it.
+const ROWS_MAX: usize = 16_384;
+
+impl Outbox {
+    fn mail(&mut self, participant: ParticipantId) -> &mut Mail {
+        let at = self.mails.iter().position(|(id, _)| *id == participant).unwrap_or_else(|| {
+            self.mails.push((participant, Mail::default()));
+            self.mails.len() - 1
+        });
+        &mut self.mails[at].1
+    }
+
+    pub(super) fn tries(&mut self, participant: ParticipantId, epoch: Epoch, deadline_ms: Millis) -> &mut TryColumns {
+        try_columns(&mut self.mail(participant).tries, epoch, deadline_ms)
+    }
+
+    pub(super) fn one_phase(&mut self, participant: ParticipantId, epoch: Epoch, deadline_ms: Millis) -> &mut TryColumns {
+        try_columns(&mut self.mail(participant).one_phase, epoch, deadline_ms)
+    }
+
+    pub(super) fn confirm(&mut self, participant: ParticipantId, epoch: Epoch, sequence: Sequence) {
+        end_columns(&mut self.mail(participant).confirms, epoch).sequences.push(sequence);
+    }
+
+    pub(super) fn confirm_partly(&mut self, participant: ParticipantId, epoch: Epoch, sequence: Sequence, amounts: Vec<Amount>) {
+        self.mail(participant).confirms.push(EndColumns {
+            epoch,
+            sequences: vec![sequence],
+            partial_legs: vec![amounts.len() as u32],
+            partial_amounts: amounts,
+        });
+    }
+
+    pub(super) fn cancel(&mut self, participant: ParticipantId, epoch: Epoch, sequence: Sequence) {
+        end_columns(&mut self.mail(participant).cancels, epoch).sequences.push(sequence);
+    }
+
+    pub(super) fn watermark(&mut self, participant: ParticipantId, watermark: Send) {
+        self.mail(participant).watermarks.push(watermark);
+    }
+
+    pub(super) fn take(&mut self) -> Vec<(ParticipantId, Send)> {
+        let mut sends = Vec::new();
+        for (participant, mail) in &mut self.mails {
+            let mail = std::mem::take(mail);
+            // Watermarks first: they make room for what follows, and name nothing that is unfinished. Then ends: they
+            // release funds that the Trys behind them may need.
+            let confirms = mail.confirms.into_iter().map(Send::Confirm);
+            let cancels = mail.cancels.into_iter().map(Send::Cancel);
+            let tries = mail.tries.into_iter().map(Send::Try);
+            let one_phase = mail.one_phase.into_iter().map(Send::TryAndConfirm);
+            let all = mail.watermarks.into_iter().chain(confirms).chain(cancels).chain(tries).chain(one_phase);
+            sends.extend(all.map(|send| (*participant, send)));
+        }
+        sends
+    }
+}
+
+fn try_columns(list: &mut Vec<TryColumns>, epoch: Epoch, deadline_ms: Millis) -> &mut TryColumns {
+    let at = list.iter().rposition(|columns| columns.epoch == epoch && columns.sequences.len() < ROWS_MAX);
+    let at = at.unwrap_or_else(|| {
+        list.push(TryColumns { epoch, ..TryColumns::default() });
+        list.len() - 1
+    });
+    let columns = &mut list[at];
+    columns.deadline_ms = columns.deadline_ms.max(deadline_ms);
+    columns
+}
+
+fn end_columns(list: &mut Vec<EndColumns>, epoch: Epoch) -> &mut EndColumns {
+    let fits = |columns: &EndColumns| {
+        columns.epoch == epoch && columns.partial_legs.is_empty() && columns.sequences.len() < ROWS_MAX
+    };
+    let at = list.iter().rposition(fits).unwrap_or_else(|| {
+        list.push(EndColumns { epoch, ..EndColumns::default() });
+        list.len() - 1
+    });
+    &mut list[at]
+}

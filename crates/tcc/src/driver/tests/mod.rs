@@ -1,0 +1,13 @@
+//! The driver's stories. Each is told to a [`Desk`]: a driver with a log that can be lost, and exact answers.
+
+mod external;
+mod harness;
+mod links;
+mod normal;
+mod one_phase;
+mod operator;
+mod recovery;
+mod requests;
+mod two_step;
+mod view;
+mod waiting;
