@@ -1,0 +1,161 @@
+//! The gRPC services, and what they share. Everything here runs on its own tasks and reaches the wallets by way of
+//! their owners only.
+
+mod accounts;
+mod branches;
+mod convert;
+mod exchange;
+mod shard;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use escrow_journal::Journal;
+use escrow_proto::v1::account_service_server::AccountServiceServer;
+use escrow_proto::v1::participant_service_server::ParticipantServiceServer;
+use escrow_proto::v1::shard_service_server::ShardServiceServer;
+use escrow_service::refusal;
+use escrow_types::{Partition, Reason};
+use escrow_wallet::{Answers, Command};
+use tokio::sync::{oneshot, watch};
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::checkpoint::Checkpointer;
+use crate::config::Config;
+use crate::identity::Identity;
+use crate::owner::{Handle, Refused};
+
+/// The metadata key by which a call of `AccountService` names a shard, where a process holds several.
+pub use escrow_proto::PARTICIPANT_METADATA;
+
+/// What all services share.
+pub(crate) struct Edge {
+    shards: BTreeMap<u16, Handle>,
+    identity: Arc<Identity>,
+    journal: Journal,
+    checkpointer: Checkpointer,
+    /// Turns true when streams are to end.
+    stop: watch::Receiver<bool>,
+    stream_answers_max: usize,
+    outcome_interval: Duration,
+    outcome_rows_max: usize,
+    started: Instant,
+}
+
+/// The services with their limits.
+pub(crate) fn routes(edge: &Arc<Edge>, message_bytes_max: usize) -> Routes {
+    let edge = || Arc::clone(edge);
+    let participant = ParticipantServiceServer::new(branches::Branches(edge()))
+        .max_decoding_message_size(message_bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    let accounts = AccountServiceServer::from_arc(edge()).max_decoding_message_size(message_bytes_max);
+    let shard = ShardServiceServer::from_arc(edge()).max_decoding_message_size(message_bytes_max);
+    Routes::new(participant).add_service(accounts).add_service(shard)
+}
+
+impl Edge {
+    pub(crate) fn new(
+        config: &Config,
+        shards: BTreeMap<u16, Handle>,
+        identity: Arc<Identity>,
+        journal: Journal,
+        checkpointer: Checkpointer,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            shards,
+            identity,
+            journal,
+            checkpointer,
+            stop,
+            stream_answers_max: config.stream_answers_max,
+            outcome_interval: Duration::from_millis(config.outcome_interval_ms),
+            outcome_rows_max: config.outcome_rows_max,
+            started: Instant::now(),
+        }
+    }
+
+    /// The shard with this participant id.
+    fn shard(&self, participant: u32) -> Result<&Handle, Status> {
+        let id = u16::try_from(participant).ok();
+        id.and_then(|id| self.shards.get(&id)).ok_or_else(|| self.not_held(&participant.to_string()))
+    }
+
+    /// The shard that a coordinator calls by this name: its id; or any name, where there is only one shard.
+    fn shard_named(&self, name: &str) -> Result<&Handle, Status> {
+        match (name.parse::<u32>(), self.only_shard()) {
+            (Ok(id), _) => self.shard(id),
+            (Err(_), Some(handle)) => Ok(handle),
+            (Err(_), None) => Err(self.not_held(name)),
+        }
+    }
+
+    fn only_shard(&self) -> Option<&Handle> {
+        if self.shards.len() == 1 { self.shards.values().next() } else { None }
+    }
+
+    /// The shard that a call names in its metadata, if it does.
+    fn shard_of_metadata(&self, metadata: &MetadataMap) -> Result<Option<&Handle>, Status> {
+        let Some(value) = metadata.get(PARTICIPANT_METADATA) else { return Ok(self.only_shard()) };
+        let text = value.to_str().unwrap_or_default();
+        let id = text.parse().map_err(|_| {
+            refusal(
+                Reason::InvalidArgument,
+                format!("metadata {PARTICIPANT_METADATA} is not a participant id"),
+            )
+        })?;
+        self.shard(id).map(Some)
+    }
+
+    fn not_held(&self, participant: &str) -> Status {
+        let held: Vec<_> = self.shards.keys().collect();
+        let message = format!("this process does not hold participant '{participant}', but {held:?}");
+        let details = ErrorDetails::with_error_info(
+            Reason::UnknownParticipant.code(),
+            escrow_proto::ERROR_DOMAIN,
+            std::collections::HashMap::new(),
+        );
+        Status::with_error_details(Code::NotFound, message, details)
+    }
+
+    /// Logs a command that must not be refused for lack of room, and waits for its answers.
+    async fn ask(&self, handle: &Handle, command: Command) -> Result<Answers, Status> {
+        let (sender, receiver) = oneshot::channel();
+        handle.submit(command, |answers| drop(sender.send(answers))).await.map_err(refused)?;
+        receiver.await.map_err(|_| unknown())
+    }
+
+    /// Logs a command that is new work, unless there is no room, and waits for its answers.
+    async fn ask_if_room(&self, handle: &Handle, command: Command) -> Result<Answers, Status> {
+        let (sender, receiver) = oneshot::channel();
+        handle.try_submit(command, |answers| drop(sender.send(answers))).map_err(refused)?;
+        receiver.await.map_err(|_| unknown())
+    }
+}
+
+fn refused(refused: Refused) -> Status {
+    match refused {
+        Refused::Full => refusal(Reason::Overloaded, "the shard has as much unanswered work as it takes"),
+        Refused::TooLarge => {
+            refusal(Reason::MessageTooLarge, "the message does not fit into one entry of the log")
+        }
+        Refused::Closed => refusal(Reason::ShuttingDown, "the shard is shutting down"),
+    }
+}
+
+/// The owner went away with the command.
+fn unknown() -> Status {
+    refusal(Reason::OutcomeUnknown, "the shard ended before the answer was durable")
+}
+
+fn invalid(message: impl Into<String>) -> Status {
+    refusal(Reason::InvalidArgument, message)
+}
+
+fn partition(number: u32) -> Result<Partition, Status> {
+    u16::try_from(number).map(Partition).map_err(|_| invalid(format!("partition {number} is above 65535")))
+}

@@ -1,0 +1,156 @@
+//! Whose directory it is: `identity.json`, written before anything else, so that no other kind of data is ever taken
+//! for a participant's, nor one cluster's or one log's for another's.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use escrow_journal::storage::{Disk as _, OsDisk, durable_replace, read_all};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ParticipantError;
+
+const FORMAT: u32 = 1;
+const KIND: &str = "escrow-participant";
+const FILE: &str = "identity.json";
+
+/// The content of `identity.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Content {
+    format: u32,
+    kind: String,
+    /// The shards whose log this is.
+    shards: Vec<u16>,
+    /// The cluster that is served: 32 hex digits, learnt from the first hello that names one.
+    cluster_id: Option<String>,
+    /// The journal beside it: 32 hex digits, learnt when it was made.
+    journal_id: Option<String>,
+}
+
+/// The identity of an open data directory.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    dir: PathBuf,
+    // Held during a write, which happens once in a cluster's life.
+    content: Mutex<Content>,
+}
+
+impl Identity {
+    /// Reads the identity of a directory; an empty directory gets one. The directory is locked already.
+    pub(crate) fn open(dir: &Path, shards: &[u16]) -> Result<Self, ParticipantError> {
+        let path = dir.join(FILE);
+        let foreign = |why: String| ParticipantError::Foreign { path: dir.to_owned(), why };
+        let content = if let Some(bytes) = read_all(&OsDisk, &path).map_err(ParticipantError::file(&path))? {
+            // The kind first: another server's file has other fields.
+            let value: serde_json::Value = serde_json::from_slice(&bytes)
+                .map_err(|error| foreign(format!("{FILE} cannot be read ({error})")))?;
+            let kind = value.get("kind").and_then(serde_json::Value::as_str).unwrap_or("nothing known");
+            if kind != KIND {
+                return Err(foreign(format!("it belongs to '{kind}'")));
+            }
+            let content: Content = serde_json::from_value(value)
+                .map_err(|error| foreign(format!("{FILE} cannot be read ({error})")))?;
+            if content.format != FORMAT {
+                let format = content.format;
+                return Err(foreign(format!("it has format {format}, this version knows {FORMAT}")));
+            }
+            if content.shards != shards {
+                let held = &content.shards;
+                return Err(foreign(format!("it holds the shards {held:?}, not {shards:?}")));
+            }
+            content
+        } else {
+            let names = OsDisk.list(dir).map_err(ParticipantError::file(dir))?;
+            if let Some(stranger) = names.iter().find(|name| !name.starts_with(FILE) && *name != "lock") {
+                return Err(foreign(format!("it has no {FILE}, but holds '{stranger}'")));
+            }
+            let (kind, shards) = (KIND.to_owned(), shards.to_vec());
+            let content = Content { format: FORMAT, kind, shards, cluster_id: None, journal_id: None };
+            write(dir, &content)?;
+            content
+        };
+        Ok(Self { dir: dir.to_owned(), content: Mutex::new(content) })
+    }
+
+    /// Says which journal lies beside it; refuses another than before.
+    pub(crate) fn confirm_journal(&self, journal_id: u128) -> Result<(), ParticipantError> {
+        let text = format!("{journal_id:032x}");
+        let mut content = self.lock();
+        match &content.journal_id {
+            Some(known) if *known == text => Ok(()),
+            Some(known) => {
+                let why = format!("its journal was {known}, but there is {text}");
+                Err(ParticipantError::Foreign { path: self.dir.clone(), why })
+            }
+            None => {
+                content.journal_id = Some(text);
+                write(&self.dir, &content)
+            }
+        }
+    }
+
+    /// The cluster that is served, once known.
+    pub(crate) fn cluster_id(&self) -> Option<String> {
+        self.lock().cluster_id.clone()
+    }
+
+    /// Serves this cluster from now on, durably; or says which other one it serves.
+    pub(crate) fn confirm_cluster(&self, cluster_id: &str) -> Result<Result<(), String>, ParticipantError> {
+        let mut content = self.lock();
+        match &content.cluster_id {
+            Some(known) if known == cluster_id => Ok(Ok(())),
+            Some(known) => Ok(Err(known.clone())),
+            None => {
+                content.cluster_id = Some(cluster_id.to_owned());
+                write(&self.dir, &content).map(Ok)
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Content> {
+        self.content.lock().expect("a panic while it is held ends the process")
+    }
+}
+
+fn write(dir: &Path, content: &Content) -> Result<(), ParticipantError> {
+    let path = dir.join(FILE);
+    let bytes = serde_json::to_vec_pretty(content).expect("plain data");
+    durable_replace(&OsDisk, &path, &bytes).map_err(ParticipantError::file(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(dir: &Path, shards: &[u16]) -> String {
+        Identity::open(dir, shards).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_directory_keeps_its_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::open(dir.path(), &[1, 2]).unwrap();
+        identity.confirm_journal(7).unwrap();
+        identity.confirm_cluster("aa").unwrap().unwrap();
+        let again = Identity::open(dir.path(), &[1, 2]).unwrap();
+        assert_eq!(again.cluster_id().as_deref(), Some("aa"));
+        again.confirm_journal(7).unwrap();
+        assert!(again.confirm_journal(8).is_err());
+        assert_eq!(again.confirm_cluster("bb").unwrap(), Err("aa".to_owned()));
+        assert!(refused(dir.path(), &[1]).contains("holds the shards [1, 2]"));
+    }
+
+    #[test]
+    fn foreign_directories_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("holiday.jpg"), "x").unwrap();
+        assert!(refused(dir.path(), &[0]).contains("holiday.jpg"));
+
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), r#"{"kind":"escrow-coordinator","format":1}"#).unwrap();
+        assert!(refused(dir.path(), &[0]).contains("escrow-coordinator"));
+
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), "{").unwrap();
+        assert!(refused(dir.path(), &[0]).contains("cannot be read"));
+    }
+}

@@ -1,0 +1,240 @@
+//! The owner of one shard: the only task that touches its wallet.
+//!
+//! ```text
+//! mailbox ─ recv_many ─▶ one log entry ─▶ journal ─ durable ─▶ apply in order ─▶ answers
+//!    ▲                       (kept decoded meanwhile)               │
+//!    └── permits are given back with the answers ◀──────────────────┘
+//! ```
+//! No timers and no linger: an entry is what arrived since the last turn; the journal gathers entries while it writes.
+//! Reads are answered from applied state.
+
+mod mailbox;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use escrow_journal::{Group, Index, Journal, JournalFailure};
+use escrow_types::Millis;
+use escrow_wallet::{Entry, Wallet};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, Sleep};
+
+use crate::checkpoint::{Checkpointer, Done};
+use crate::error::ParticipantError;
+use crate::failpoint;
+use mailbox::Job;
+pub(crate) use mailbox::{Handle, Refused, Submission, View};
+
+/// Jobs taken in one turn.
+const TURN_JOBS_MAX: usize = 4_096;
+
+/// An entry is closed when it has grown to this size, if a single command does not make it larger.
+const ENTRY_BYTES: usize = 8 << 20;
+
+/// The wall clock, Unix milliseconds. It reaches the wallet as data of an entry only.
+pub(crate) fn now_ms() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How far the journal is durable, or how it failed.
+#[derive(Debug, Clone)]
+pub(crate) struct Progress {
+    pub(crate) durable: u64,
+    pub(crate) failure: Option<JournalFailure>,
+}
+
+/// What an owner needs to begin.
+pub(crate) struct Start {
+    pub(crate) shard: u16,
+    pub(crate) wallet: Wallet,
+    /// All entries of the log up to here are applied.
+    pub(crate) applied: u64,
+    /// The view has them up to here.
+    pub(crate) checkpointed: u64,
+    pub(crate) journal: Journal,
+    pub(crate) progress: watch::Receiver<Progress>,
+    pub(crate) checkpointer: Checkpointer,
+    pub(crate) checkpoint_interval: Duration,
+    pub(crate) checkpoint_bytes: u64,
+    /// Turns true when the owner is to finish what it has and end.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// An entry that was appended and is not applied yet.
+struct Pending {
+    index: u64,
+    time_ms: Millis,
+    submissions: Vec<Submission>,
+}
+
+/// The task.
+pub(crate) struct Owner {
+    start: Start,
+    jobs: mpsc::Receiver<Job>,
+    pending: VecDeque<Pending>,
+    /// Bytes of log since the last checkpoint.
+    bytes_logged: u64,
+    /// When the next checkpoint is due. One timer for the owner's life, so that turns do not set any.
+    checkpoint_due: Pin<Box<Sleep>>,
+    checkpoint_running: Option<oneshot::Receiver<Done>>,
+}
+
+impl Owner {
+    /// An owner, and the handle by which others reach it. `bytes_replayed` counts towards the next checkpoint.
+    pub(crate) fn new(
+        start: Start,
+        commands_max: usize,
+        bytes_max: usize,
+        bytes_replayed: u64,
+    ) -> (Self, Handle) {
+        let payload_bytes_max = start.journal.payload_bytes_max();
+        let (handle, jobs) = Handle::new(start.shard, commands_max, bytes_max, payload_bytes_max);
+        let owner = Self {
+            checkpoint_due: Box::pin(tokio::time::sleep(start.checkpoint_interval)),
+            start,
+            jobs,
+            pending: VecDeque::new(),
+            bytes_logged: bytes_replayed,
+            checkpoint_running: None,
+        };
+        (owner, handle)
+    }
+
+    /// Runs until it is told to stop, or nobody can reach it any more; then finishes what it has, with a last checkpoint.
+    pub(crate) async fn run(mut self) -> Result<(), ParticipantError> {
+        let mut jobs = Vec::with_capacity(TURN_JOBS_MAX);
+        let (mut open, mut stopping) = (true, false);
+        while open || !self.pending.is_empty() {
+            tokio::select! {
+                biased;
+                changed = self.start.progress.changed() => {
+                    changed.map_err(|_| ParticipantError::Ended("the journal"))?;
+                    self.apply_durable()?;
+                }
+                count = self.jobs.recv_many(&mut jobs, TURN_JOBS_MAX), if open => {
+                    open = count > 0;
+                    self.turn(&mut jobs)?;
+                }
+                () = stopped(&mut self.start.stop), if !stopping => {
+                    stopping = true;
+                    self.jobs.close();
+                }
+                done = wait(&mut self.checkpoint_running) => self.checkpointed(done)?,
+                () = self.checkpoint_due.as_mut(), if self.checkpoint_running.is_none() => {
+                    self.checkpoint();
+                }
+            }
+            if self.bytes_logged >= self.start.checkpoint_bytes && self.checkpoint_running.is_none() {
+                self.checkpoint();
+            }
+        }
+        if self.checkpoint_running.is_some() {
+            let done = wait(&mut self.checkpoint_running).await;
+            self.checkpointed(done)?;
+        }
+        self.checkpoint();
+        if self.checkpoint_running.is_some() {
+            let done = wait(&mut self.checkpoint_running).await;
+            self.checkpointed(done)?;
+        }
+        Ok(())
+    }
+
+    /// Logs the commands of a turn; answers its reads.
+    fn turn(&mut self, jobs: &mut Vec<Job>) -> Result<(), ParticipantError> {
+        let time_ms = now_ms();
+        let mut payload = Vec::new();
+        let mut submissions = Vec::new();
+        for job in jobs.drain(..) {
+            match job {
+                Job::Read(read) => read(&self.view()),
+                Job::Command(submission) => {
+                    if !submissions.is_empty()
+                        && payload.len() + submission.command.bytes_estimate() > ENTRY_BYTES
+                    {
+                        self.append(time_ms, std::mem::take(&mut payload), std::mem::take(&mut submissions))?;
+                    }
+                    if submissions.is_empty() {
+                        payload = self.start.journal.buffer();
+                        Entry::begin(time_ms, &mut payload);
+                    }
+                    submission.command.encode(&mut payload);
+                    submissions.push(submission);
+                }
+            }
+        }
+        if submissions.is_empty() { Ok(()) } else { self.append(time_ms, payload, submissions) }
+    }
+
+    fn append(
+        &mut self,
+        time_ms: Millis,
+        payload: Vec<u8>,
+        submissions: Vec<Submission>,
+    ) -> Result<(), ParticipantError> {
+        for submission in &submissions {
+            failpoint::before_durable(&submission.command);
+        }
+        self.bytes_logged += payload.len() as u64;
+        let index = self.start.journal.append(Group(self.start.shard), payload)?;
+        self.pending.push_back(Pending { index: index.get(), time_ms, submissions });
+        Ok(())
+    }
+
+    /// Applies what is durable, in order, and lets the answers go.
+    fn apply_durable(&mut self) -> Result<(), ParticipantError> {
+        let progress = self.start.progress.borrow_and_update().clone();
+        while self.pending.front().is_some_and(|entry| entry.index <= progress.durable) {
+            let entry = self.pending.pop_front().expect("just seen");
+            for submission in entry.submissions {
+                let answers = self.start.wallet.apply(entry.time_ms, &submission.command);
+                failpoint::after_durable(&submission.command);
+                (submission.reply)(answers);
+            }
+        }
+        assert!(progress.durable >= self.start.applied, "the durable index never goes backwards");
+        self.start.applied = progress.durable;
+        progress.failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    fn view(&self) -> View<'_> {
+        let Start { wallet, applied, checkpointed, .. } = &self.start;
+        View { wallet, applied: *applied, checkpointed: *checkpointed }
+    }
+
+    /// Hands what changed to the checkpoint thread, if anything did.
+    fn checkpoint(&mut self) {
+        self.checkpoint_due.as_mut().reset(Instant::now() + self.start.checkpoint_interval);
+        self.bytes_logged = 0;
+        let Start { shard, wallet, applied, checkpointed, checkpointer, .. } = &mut self.start;
+        if applied == checkpointed && !wallet.has_changes() {
+            return;
+        }
+        let changes = wallet.has_changes().then(|| wallet.take_changes());
+        self.checkpoint_running = Some(checkpointer.write(*shard, changes, *applied));
+    }
+
+    fn checkpointed(&mut self, done: Option<Done>) -> Result<(), ParticipantError> {
+        self.checkpoint_running = None;
+        let index = done.ok_or(ParticipantError::Ended("the checkpoint thread"))??;
+        assert!(Index(index) <= self.start.journal.durable(), "a checkpoint is of durable entries");
+        self.start.checkpointed = index;
+        Ok(())
+    }
+}
+
+/// Waits until it is time to stop.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that whoever could say stop is gone, which also means stop.
+    let _ = stop.wait_for(|&stop| stop).await;
+}
+
+/// Waits for a checkpoint, for ever if none is running. Safe to cancel: the receiver stays where it is.
+async fn wait(running: &mut Option<oneshot::Receiver<Done>>) -> Option<Done> {
+    match running {
+        Some(receiver) => receiver.await.ok(),
+        None => std::future::pending().await,
+    }
+}

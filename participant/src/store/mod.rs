@@ -1,0 +1,196 @@
+//! The view of one shard: its accounts, balances, reservations and fences as of the last checkpoint, in sled.
+//!
+//! # On disk
+//! `shard-N/sled/`: one tree. The keys of `escrow_wallet::view`, and those of [`meta`] under the letter `s`.
+//! `shard-N/sled.opening`: there while it is being opened; `shard-N/sled.corrupt-K/`: moved aside.
+//!
+//! # Traps of sled 0.34.7, and what is done about them
+//! - `flush` is no fsync on Linux: [`sync`] syncs every file after it.
+//! - A kill during open can leave `snap.*.generating`, with which no later open succeeds: [`open`] removes them.
+//! - `apply_batch` is atomic in one tree only: there is one tree, and the applied index is in it.
+//! - Damage can make it panic: [`open`] survives that, even if the panic ends the process.
+//!
+//! **Invariant:** never the truth. It may be lost at any time; the log rebuilds it.
+
+mod meta;
+mod open;
+mod sync;
+
+use std::path::{Path, PathBuf};
+
+use escrow_wallet::{Changes, Wallet};
+
+use crate::error::ParticipantError;
+use crate::failpoint;
+pub(crate) use meta::Meta;
+
+/// The open view of one shard.
+#[derive(Debug)]
+pub(crate) struct Store {
+    shard: u16,
+    /// The sled directory.
+    path: PathBuf,
+    tree: sled::Db,
+}
+
+/// What a checkpoint wrote.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written {
+    pub(crate) records: usize,
+    /// Files of sled that were synced.
+    pub(crate) files_synced: usize,
+}
+
+impl Store {
+    /// Opens the view of a shard and reads it. A view that is damaged or of something else is moved aside with a
+    /// warning, and an empty one is opened: the log rebuilds it. Blocks.
+    pub(crate) fn open(
+        shard_dir: &Path,
+        shard: u16,
+        cluster_id: Option<&str>,
+        cache_bytes: u64,
+    ) -> Result<(Self, Wallet, u64), ParticipantError> {
+        open::open(shard_dir, shard, cluster_id, cache_bytes)
+    }
+
+    /// Reads the whole view: the wallet as of an index of the log. Blocks.
+    pub(crate) fn read(&self) -> Result<(Wallet, u64), ParticipantError> {
+        self.read_checked(None).map_err(|why| self.failed(why))
+    }
+
+    fn read_checked(&self, cluster_id: Option<&str>) -> Result<(Wallet, u64), String> {
+        let mut failure = None;
+        let mut records = Vec::new();
+        for record in self.tree.iter() {
+            let (key, value) = record.map_err(|error| error.to_string())?;
+            if !Meta::is_key(&key) {
+                records.push((key, value));
+            } else if key.as_ref() != Meta::KEY {
+                failure = Some("a record of an unknown kind".to_owned());
+            }
+        }
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let Some(value) = self.tree.get(Meta::KEY).map_err(|error| error.to_string())? else {
+            return if records.is_empty() {
+                Ok((Wallet::default(), 0))
+            } else {
+                Err("records without an applied index".to_owned())
+            };
+        };
+        let meta = Meta::decode(&value).map_err(|error| error.to_string())?;
+        if meta.shard != self.shard {
+            return Err(format!("it is the view of shard {}", meta.shard));
+        }
+        if let (Some(served), Some(found)) = (cluster_id, &meta.cluster_id)
+            && served != found
+        {
+            return Err(format!("it is of cluster {found}"));
+        }
+        let wallet = Wallet::from_view(records).map_err(|error| error.to_string())?;
+        Ok((wallet, meta.applied))
+    }
+
+    /// Writes changes and the index that they lead to, as one atomic batch, and makes them durable. Blocks; a failure
+    /// is final.
+    pub(crate) fn write(&self, changes: Option<&Changes>, meta: &Meta) -> Result<Written, ParticipantError> {
+        let mut batch = sled::Batch::default();
+        let mut records = 0;
+        for (key, value) in changes.into_iter().flat_map(Changes::records) {
+            records += 1;
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        batch.insert(Meta::KEY, meta.encode());
+        self.tree.apply_batch(batch).map_err(|error| self.failed(error))?;
+        failpoint::die_at("participant::during_checkpoint");
+        self.tree.flush().map_err(|error| self.failed(error))?;
+        let files_synced = sync::sync_all(&self.path).map_err(|error| self.failed(error))?.len();
+        Ok(Written { records, files_synced })
+    }
+
+    fn failed(&self, why: impl std::fmt::Display) -> ParticipantError {
+        ParticipantError::Store { shard: self.shard, path: self.path.clone(), why: why.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use escrow_types::{AccountId, Currency};
+    use escrow_wallet::{Command, OpenAccount, Overdraft};
+
+    fn wallet() -> Wallet {
+        let mut wallet = Wallet::default();
+        let id = AccountId::new("alice").unwrap();
+        let row = OpenAccount { id, currency: Currency::USD, overdraft: Overdraft::Forbidden };
+        wallet.apply(5, &Command::OpenAccounts(vec![row]));
+        wallet
+    }
+
+    fn meta(applied: u64) -> Meta {
+        Meta { shard: 3, applied, cluster_id: None }
+    }
+
+    fn open(dir: &Path) -> (Store, Wallet, u64) {
+        Store::open(dir, 3, None, 1 << 20).unwrap()
+    }
+
+    #[test]
+    fn a_checkpoint_is_read_back_with_its_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wallet = wallet();
+        {
+            let (store, empty, applied) = open(dir.path());
+            assert_eq!((empty.accounts_count(), applied), (0, 0));
+            let written = store.write(Some(&wallet.take_changes()), &meta(7)).unwrap();
+            assert_eq!(written.records, 3, "meta, account, balance");
+        }
+        let (store, read, applied) = open(dir.path());
+        assert_eq!((read.digest(), applied), (wallet.digest(), 7));
+        store.write(None, &meta(9)).unwrap();
+        assert_eq!(store.read().unwrap().1, 9);
+    }
+
+    /// Trap: `apply_batch` is atomic in one tree only. So there is one, and it has everything.
+    #[test]
+    fn there_is_one_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, ..) = open(dir.path());
+        store.write(Some(&wallet().take_changes()), &meta(1)).unwrap();
+        assert_eq!(store.tree.tree_names().len(), 1);
+        assert_eq!(store.tree.len(), 4, "the applied index is beside what it speaks of");
+    }
+
+    /// Trap: `flush` is no fsync. So every file is synced by us.
+    #[test]
+    fn every_file_is_synced_by_a_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, ..) = open(dir.path());
+        let written = store.write(Some(&wallet().take_changes()), &meta(1)).unwrap();
+        let files = std::fs::read_dir(&store.path)
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_file());
+        let files = files.count();
+        assert!(
+            files >= 2 && written.files_synced >= files,
+            "{files} files, {} synced",
+            written.files_synced
+        );
+    }
+
+    #[test]
+    fn the_view_of_another_shard_is_moved_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let (store, ..) = open(dir.path());
+            store.write(Some(&wallet().take_changes()), &meta(1)).unwrap();
+        }
+        let (_, wallet, applied) = Store::open(dir.path(), 4, None, 1 << 20).unwrap();
+        assert_eq!((wallet.accounts_count(), applied), (0, 0));
+        assert!(dir.path().join("sled.corrupt-1").is_dir());
+    }
+}
