@@ -1,0 +1,193 @@
+//! What can be set, with defaults that suit most, and the checks that refuse what cannot work.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::CoordinatorError;
+
+/// What becomes of log segments that a checkpoint has made superfluous for a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Archive {
+    /// Kept as they are.
+    Keep,
+    /// Kept compressed: any past state can be rebuilt.
+    #[default]
+    Compress,
+    /// Deleted: history is lost.
+    Delete,
+}
+
+/// How a participant is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ParticipantKind {
+    /// A wallet shard: columnar stream. Wallet shards share the account slots in the order of their ids.
+    #[default]
+    Stream,
+    /// An external participant: unary Try, Confirm, Cancel. Addressed by its name in a leg.
+    Unary,
+}
+
+/// One participant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParticipantConfig {
+    /// Its number: part of the log, so it must never change.
+    pub id: u16,
+    /// Its name for people and, if external, for legs. Default: the number.
+    #[serde(default)]
+    pub name: String,
+    /// Such as `http://127.0.0.1:7410`.
+    pub endpoint: String,
+    /// How it is spoken to.
+    #[serde(default)]
+    pub kind: ParticipantKind,
+}
+
+/// Settings of one coordinator. Times in milliseconds, sizes in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where journal, checkpoint and idempotency window live.
+    pub data_dir: PathBuf,
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The partition that this coordinator leads.
+    pub partition: u16,
+    /// The cluster that this coordinator belongs to, 32 hex digits: the same for all coordinators of a cluster, since a
+    /// participant serves one cluster only. Default: one is made up at the first start and kept.
+    pub cluster_id: Option<String>,
+    /// The participants.
+    pub participants: Vec<ParticipantConfig>,
+    /// Unfinished for this long: in doubt.
+    pub in_doubt_after_ms: u64,
+    /// Unfinished transactions at a time; more are refused with OVERLOADED.
+    pub in_flight_max: usize,
+    /// Deadline of a transaction whose caller names none.
+    pub default_timeout_ms: u64,
+    /// How long a two-step reservation stands when its caller names nothing.
+    pub default_hold_ms: u64,
+    /// How long ended transactions are remembered.
+    pub idempotency_window_ms: u64,
+    /// A checkpoint at least this often, while anything changes.
+    pub checkpoint_interval_ms: u64,
+    /// A checkpoint at least every so many bytes of log.
+    pub checkpoint_bytes: u64,
+    /// Size of a log segment.
+    pub segment_bytes: u64,
+    /// What becomes of old log segments.
+    pub archive: Archive,
+    /// The largest message taken.
+    pub message_bytes_max: usize,
+    /// How long open calls may take to end once shutdown began.
+    pub drain_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("escrow-data/coordinator-0"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            partition: 0,
+            cluster_id: None,
+            participants: Vec::new(),
+            in_doubt_after_ms: 10_000,
+            in_flight_max: 1_000_000,
+            default_timeout_ms: 5_000,
+            default_hold_ms: 60_000,
+            idempotency_window_ms: 24 * 3_600_000,
+            checkpoint_interval_ms: 60_000,
+            checkpoint_bytes: 256 << 20,
+            segment_bytes: 64 << 20,
+            archive: Archive::Compress,
+            message_bytes_max: 64 << 20,
+            drain_ms: 5_000,
+        }
+    }
+}
+
+impl Config {
+    /// Fills in names that were left out and checks everything that can be checked without touching the disk.
+    pub fn validated(mut self) -> Result<Self, CoordinatorError> {
+        let wrong = |what: String| Err(CoordinatorError::Config(what));
+        if self.data_dir.as_os_str().is_empty() {
+            return wrong("data_dir is empty".into());
+        }
+        for participant in &mut self.participants {
+            if participant.name.is_empty() {
+                participant.name = participant.id.to_string();
+            }
+        }
+        for (at, participant) in self.participants.iter().enumerate() {
+            if self.participants[..at].iter().any(|other| other.id == participant.id) {
+                return wrong(format!("participants: the id {} is given twice", participant.id));
+            }
+            if self.participants[..at].iter().any(|other| other.name == participant.name) {
+                return wrong(format!("participants: the name '{}' is given twice", participant.name));
+            }
+            if tonic::transport::Endpoint::from_shared(participant.endpoint.clone()).is_err()
+                || !participant.endpoint.starts_with("http")
+            {
+                let (name, endpoint) = (&participant.name, &participant.endpoint);
+                return wrong(format!(
+                    "participants: '{endpoint}' of {name} is not an endpoint such as http://127.0.0.1:7410"
+                ));
+            }
+        }
+        if self.in_flight_max == 0 || self.in_flight_max > 16_000_000 {
+            return wrong("in_flight_max must be from 1 to 16,000,000".into());
+        }
+        if self.default_timeout_ms == 0 || self.default_hold_ms == 0 {
+            return wrong("default_timeout_ms and default_hold_ms must be above 0".into());
+        }
+        if self.message_bytes_max < 64 << 10 {
+            return wrong("message_bytes_max must be at least 64 KiB".into());
+        }
+        if !(16 << 20..=1 << 30).contains(&self.segment_bytes) || !self.segment_bytes.is_multiple_of(4_096) {
+            return wrong("segment_bytes must be a multiple of 4,096 from 16 MiB to 1 GiB".into());
+        }
+        if self.idempotency_window_ms == 0 || self.checkpoint_interval_ms == 0 || self.checkpoint_bytes == 0 {
+            return wrong(
+                "idempotency_window_ms, checkpoint_interval_ms and checkpoint_bytes must be above 0".into(),
+            );
+        }
+        if let Some(id) = &self.cluster_id {
+            if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return wrong(format!("cluster_id: '{id}' is not 32 hex digits"));
+            }
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn participant(id: u16, endpoint: &str) -> ParticipantConfig {
+        let kind = ParticipantKind::Stream;
+        ParticipantConfig { id, name: String::new(), endpoint: endpoint.into(), kind }
+    }
+
+    fn check(participants: Vec<ParticipantConfig>) -> Result<Config, String> {
+        Config { participants, ..Config::default() }.validated().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn names_default_to_ids() {
+        let config = check(vec![participant(3, "http://127.0.0.1:1")]).unwrap();
+        assert_eq!(config.participants[0].name, "3");
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        let twice = vec![participant(3, "http://127.0.0.1:1"), participant(3, "http://127.0.0.1:2")];
+        assert!(check(twice).unwrap_err().contains("the id 3 is given twice"));
+        assert!(check(vec![participant(0, "127.0.0.1:1")]).unwrap_err().contains("is not an endpoint"));
+        let none = Config { in_flight_max: 0, ..Config::default() };
+        assert!(none.validated().unwrap_err().to_string().contains("in_flight_max"));
+    }
+}

@@ -1,0 +1,184 @@
+//! `AccountService`: routed to the shards that hold the accounts.
+
+use std::time::Duration;
+
+use escrow_proto::v1;
+use escrow_proto::v1::account_service_client::AccountServiceClient;
+use escrow_proto::v1::account_service_server::AccountService;
+use escrow_service::refusal;
+use escrow_types::{AccountId, ParticipantId, Reason};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+use super::{Service, form};
+use crate::config::ParticipantKind;
+use crate::links::Peer;
+
+/// A call may open so many accounts.
+const OPEN_MAX: usize = 10_000;
+/// A shard that takes longer is told as unavailable; opening again is safe.
+const SHARD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A shard's error as the caller should see it: what the shard says of the request is passed on, and what the transport says
+/// is an unavailable shard.
+fn pass_on(peer: &Peer, status: Status) -> Status {
+    if escrow_service::reason_of(&status).is_some() {
+        return status;
+    }
+    match status.code() {
+        Code::Unavailable | Code::Unknown | Code::DeadlineExceeded | Code::Cancelled => {
+            let message = format!("participant {} cannot be reached: {}", peer.config.name, status.message());
+            refusal(Reason::ParticipantUnavailable, message)
+        }
+        _ => status,
+    }
+}
+
+/// A request to one shard: one process may hold several, and this metadata says which is meant.
+fn shard_request<T>(peer: &Peer, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(SHARD_TIMEOUT);
+    request.metadata_mut().insert(escrow_proto::PARTICIPANT_METADATA, peer.config.id.into());
+    request
+}
+
+impl Service {
+    fn account_client(&self, peer: &Peer) -> AccountServiceClient<Channel> {
+        let max = self.config.message_bytes_max;
+        AccountServiceClient::new(peer.channel.clone())
+            .max_decoding_message_size(max)
+            .max_encoding_message_size(max)
+    }
+
+    fn shard_of(&self, account: &AccountId) -> Result<&Peer, Status> {
+        let shard: Option<ParticipantId> = self.routing.of(account.key());
+        let peer = shard.and_then(|shard| self.peer(shard));
+        peer.ok_or_else(|| refusal(Reason::UnknownParticipant, "no wallet shard is configured"))
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().filter(|peer| peer.config.kind == ParticipantKind::Stream)
+    }
+
+    /// One shard's part of a request to open accounts; `rows` say where its results belong.
+    async fn open_on(
+        &self,
+        peer: &Peer,
+        rows: Vec<(usize, v1::OpenAccount)>,
+    ) -> Result<Vec<(usize, v1::OpenAccountResult)>, Status> {
+        let (places, accounts): (Vec<usize>, Vec<v1::OpenAccount>) = rows.into_iter().unzip();
+        let request = shard_request(peer, v1::OpenAccountsRequest { accounts });
+        let response =
+            self.account_client(peer).open_accounts(request).await.map_err(|status| pass_on(peer, status))?;
+        Ok(places.into_iter().zip(response.into_inner().results).collect())
+    }
+}
+
+#[tonic::async_trait]
+impl AccountService for Service {
+    async fn open_accounts(
+        &self,
+        request: Request<v1::OpenAccountsRequest>,
+    ) -> Result<Response<v1::OpenAccountsResponse>, Status> {
+        let accounts = request.into_inner().accounts;
+        if accounts.len() > OPEN_MAX {
+            return Err(refusal(Reason::MessageTooLarge, format!("accounts: at most {OPEN_MAX} a call")));
+        }
+        let mut results: Vec<v1::OpenAccountResult> = Vec::with_capacity(accounts.len());
+        let mut by_shard: Vec<(&Peer, Vec<(usize, v1::OpenAccount)>)> = Vec::new();
+        for (at, account) in accounts.into_iter().enumerate() {
+            let account_id = account.account_id.clone();
+            let mut result = v1::OpenAccountResult { account_id, opened: false, reason: 0 };
+            match form::account_id("account_id", &account.account_id) {
+                Err((reason, _)) => result.reason = i32::from(reason as u8),
+                Ok(id) => {
+                    let peer = self.shard_of(&id)?;
+                    match by_shard.iter_mut().find(|(shard, _)| shard.config.id == peer.config.id) {
+                        Some((_, rows)) => rows.push((at, account)),
+                        None => by_shard.push((peer, vec![(at, account)])),
+                    }
+                }
+            }
+            results.push(result);
+        }
+        for (peer, rows) in by_shard {
+            for (at, result) in self.open_on(peer, rows).await? {
+                results[at] = result;
+            }
+        }
+        Ok(Response::new(v1::OpenAccountsResponse { results }))
+    }
+
+    async fn get_account(
+        &self,
+        request: Request<v1::GetAccountRequest>,
+    ) -> Result<Response<v1::GetAccountResponse>, Status> {
+        let request = request.into_inner();
+        let id = form::account_id("account_id", &request.account_id).map_err(form::status)?;
+        let peer = self.shard_of(&id)?;
+        let response = self.account_client(peer).get_account(shard_request(peer, request)).await;
+        let mut response = response.map_err(|status| pass_on(peer, status))?;
+        if let Some(account) = &mut response.get_mut().account {
+            account.participant.clone_from(&peer.config.name);
+        }
+        Ok(Response::new(response.into_inner()))
+    }
+
+    /// Shard after shard, in the order of their ids; the cursor is the shard's id and the shard's own cursor.
+    async fn list_accounts(
+        &self,
+        request: Request<v1::ListAccountsRequest>,
+    ) -> Result<Response<v1::ListAccountsResponse>, Status> {
+        let request = request.into_inner();
+        let wrong_cursor = || refusal(Reason::InvalidArgument, "cursor: not one that this server gave");
+        let mut shards: Vec<&Peer> = self.shards().collect();
+        shards.sort_by_key(|peer| peer.config.id);
+        let (mut at, mut cursor) = match request.cursor.split_once(':') {
+            None if request.cursor.is_empty() => (0, String::new()),
+            None => return Err(wrong_cursor()),
+            Some((shard, cursor)) => {
+                let shard: u16 = shard.parse().map_err(|_| wrong_cursor())?;
+                let at = shards.iter().position(|peer| peer.config.id == shard).ok_or_else(wrong_cursor)?;
+                (at, cursor.to_owned())
+            }
+        };
+        let page_size = if request.page_size == 0 { 100 } else { request.page_size.min(10_000) };
+        let mut accounts = Vec::new();
+        while let Some(peer) = shards.get(at) {
+            let wanted = page_size - accounts.len() as u32;
+            if wanted == 0 {
+                break;
+            }
+            let page = v1::ListAccountsRequest { page_size: wanted, cursor };
+            let response = self.account_client(peer).list_accounts(shard_request(peer, page)).await;
+            let response = response.map_err(|status| pass_on(peer, status))?.into_inner();
+            let name = &peer.config.name;
+            accounts.extend(response.accounts.into_iter().map(|mut account| {
+                account.participant.clone_from(name);
+                account
+            }));
+            cursor = response.next_cursor;
+            if cursor.is_empty() {
+                at += 1;
+            }
+        }
+        let next_cursor =
+            shards.get(at).map(|peer| format!("{}:{cursor}", peer.config.id)).unwrap_or_default();
+        Ok(Response::new(v1::ListAccountsResponse { accounts, next_cursor }))
+    }
+
+    async fn set_frozen(
+        &self,
+        request: Request<v1::SetFrozenRequest>,
+    ) -> Result<Response<v1::SetFrozenResponse>, Status> {
+        let request = request.into_inner();
+        let id = form::account_id("account_id", &request.account_id).map_err(form::status)?;
+        let peer = self.shard_of(&id)?;
+        let response = self.account_client(peer).set_frozen(shard_request(peer, request)).await;
+        let mut response = response.map_err(|status| pass_on(peer, status))?;
+        if let Some(account) = &mut response.get_mut().account {
+            account.participant.clone_from(&peer.config.name);
+        }
+        Ok(Response::new(response.into_inner()))
+    }
+}

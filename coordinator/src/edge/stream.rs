@@ -1,0 +1,136 @@
+//! What the two streams of transfers share: a bounded number of unanswered rows, and an end that loses no answer.
+//!
+//! A row takes a permit when it is read and gives it back when its answer is *taken by the transport*. A caller that does not
+//! read its answers is therefore not read from any more, and holds only its own rows.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use escrow_tcc::driver::{Answered, CallerId};
+use futures_core::Stream;
+use tokio::sync::{Semaphore, mpsc};
+use tonic::{Status, Streaming};
+
+use super::Service;
+use crate::owner::Input;
+
+/// A stream may have so many rows unanswered.
+pub(super) const ROWS_UNANSWERED_MAX: u32 = 262_144;
+
+/// The next message of a caller. One that cannot be read ends the stream with a refusal; what came before goes on.
+pub(super) async fn next<T>(messages: &mut Streaming<T>) -> Result<Option<T>, Status> {
+    messages.message().await.map_err(|status| escrow_service::malformed::refusal_of(&status).unwrap_or(status))
+}
+
+/// What the task that reads a stream holds.
+pub(super) struct Intake {
+    pub(super) caller: CallerId,
+    permits: Arc<Semaphore>,
+    /// Answers that do not come from the owner: rows refused for their form.
+    pub(super) refusals: mpsc::UnboundedSender<Vec<Answered>>,
+}
+
+impl Intake {
+    /// Waits until there is room for so many rows; `false` when the caller is gone.
+    pub(super) async fn room_for(&self, rows: usize) -> bool {
+        let rows = u32::try_from(rows).unwrap_or(u32::MAX).min(ROWS_UNANSWERED_MAX);
+        match self.permits.acquire_many(rows).await {
+            Ok(permits) => {
+                permits.forget();
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Waits until every row is answered and its answer is taken, or the caller is gone.
+    pub(super) async fn all_answered(&self) {
+        let _ = self.permits.acquire_many(ROWS_UNANSWERED_MAX).await;
+    }
+}
+
+/// The answers of a stream, as the transport takes them. `translate` makes messages of batches of answers.
+pub(crate) struct Answers<T, F> {
+    batches: mpsc::UnboundedReceiver<Vec<Answered>>,
+    errors: mpsc::UnboundedReceiver<Status>,
+    ready: std::collections::VecDeque<(T, u32)>,
+    translate: F,
+    permits: Arc<Semaphore>,
+    service: Service,
+    caller: CallerId,
+    ended: bool,
+}
+
+/// Opens a stream of a caller: what reads from it, how it fails, and what answers it.
+pub(super) async fn open<T, F>(
+    service: &Service,
+    translate: F,
+) -> Result<(Intake, mpsc::UnboundedSender<Status>, Answers<T, F>), Status>
+where
+    F: FnMut(Vec<Answered>, &mut std::collections::VecDeque<(T, u32)>),
+{
+    let caller = service.new_caller();
+    let (sink, batches) = mpsc::unbounded_channel();
+    let (fail, errors) = mpsc::unbounded_channel();
+    let permits = Arc::new(Semaphore::new(ROWS_UNANSWERED_MAX as usize));
+    service.mailbox.request(Input::Register(caller, sink.clone())).await?;
+    let intake = Intake { caller, permits: Arc::clone(&permits), refusals: sink };
+    let ready = std::collections::VecDeque::new();
+    let service = service.clone();
+    let answers = Answers { batches, errors, ready, translate, permits, service, caller, ended: false };
+    Ok((intake, fail, answers))
+}
+
+impl<T: Unpin, F> Stream for Answers<T, F>
+where
+    F: FnMut(Vec<Answered>, &mut std::collections::VecDeque<(T, u32)>) + Unpin,
+{
+    type Item = Result<T, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            if let Some((message, rows)) = this.ready.pop_front() {
+                this.permits.add_permits(rows as usize);
+                return Poll::Ready(Some(Ok(message)));
+            }
+            if this.ended {
+                return Poll::Ready(None);
+            }
+            match this.batches.poll_recv(cx) {
+                Poll::Ready(Some(batch)) => {
+                    (this.translate)(batch, &mut this.ready);
+                    continue;
+                }
+                // Unregistered: every answer has been taken.
+                Poll::Ready(None) => {
+                    this.ended = true;
+                    continue;
+                }
+                Poll::Pending => {}
+            }
+            return match this.errors.poll_recv(cx) {
+                Poll::Ready(Some(status)) => {
+                    this.ended = true;
+                    Poll::Ready(Some(Err(status)))
+                }
+                Poll::Ready(None) => {
+                    // The reader has ended well: all is answered.
+                    this.ended = true;
+                    Poll::Ready(None)
+                }
+                Poll::Pending => Poll::Pending,
+            };
+        }
+    }
+}
+
+impl<T, F> Drop for Answers<T, F> {
+    fn drop(&mut self) {
+        // Wakes the reader, which then ends.
+        self.permits.close();
+        let (mailbox, caller) = (self.service.mailbox.clone(), self.caller);
+        mailbox.event(Input::Unregister(caller));
+    }
+}

@@ -1,0 +1,113 @@
+//! `OperatorService.Verify`: the live state against its checkpoint and log, and against the whole log from the beginning.
+
+use std::path::PathBuf;
+
+use escrow_journal::{Index, Journal};
+use escrow_proto::v1;
+use escrow_tcc::{Entry, Machine};
+use escrow_types::Digest;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::Service;
+use crate::store::Checkpoint;
+
+pub(super) type Verification = ReceiverStream<Result<v1::VerifyResponse, Status>>;
+
+/// How often progress is told, in entries.
+const PROGRESS_EVERY: u64 = 10_000;
+
+struct Verifier {
+    subject: String,
+    journal: Journal,
+    data_dir: PathBuf,
+    lines: mpsc::Sender<Result<v1::VerifyResponse, Status>>,
+}
+
+impl Service {
+    pub(super) async fn start_verification(&self) -> Result<Verification, Status> {
+        let (lines, receiver) = mpsc::channel(64);
+        let checkpoint = self.mailbox.ask(|owner| Checkpoint::read(&*owner.disk, &owner.data_dir)).await?;
+        // The live state is read after the checkpoint, so that the checkpoint is never ahead of it.
+        let live = self.mailbox.ask(|owner| (owner.applied, owner.driver.machine().digest())).await?;
+        let subject = format!("coordinator {}", self.config.partition);
+        let data_dir = self.config.data_dir.clone();
+        let verifier = Verifier { subject, journal: self.journal.clone(), data_dir, lines };
+        tokio::task::spawn_blocking(move || verifier.run(live, checkpoint));
+        Ok(ReceiverStream::new(receiver))
+    }
+}
+
+impl Verifier {
+    fn line(&self, check: &str, ok: bool, detail: String, done: bool) {
+        let (subject, check) = (self.subject.clone(), check.to_owned());
+        // Whoever asked may have gone.
+        let _ = self.lines.blocking_send(Ok(v1::VerifyResponse { subject, check, ok, detail, done }));
+    }
+
+    fn run(&self, (applied, live): (u64, Digest), checkpoint: Result<Option<Checkpoint>, String>) {
+        const FROM_CHECKPOINT: &str = "checkpoint + log = live state";
+        const FROM_BEGINNING: &str = "whole log = live state";
+        let path = self.data_dir.join("checkpoint");
+        match checkpoint {
+            Err(why) => self.line(FROM_CHECKPOINT, false, format!("{}: {why}", path.display()), true),
+            Ok(checkpoint) => {
+                let checkpoint = checkpoint.unwrap_or_default();
+                let machine = if checkpoint.index == 0 {
+                    Ok(Machine::forgetful())
+                } else {
+                    Machine::from_checkpoint(&checkpoint.machine).map_err(|error| error.to_string())
+                };
+                let replayed = machine
+                    .and_then(|machine| self.replay(FROM_CHECKPOINT, machine, checkpoint.index + 1, applied));
+                self.compare(FROM_CHECKPOINT, applied, live, replayed);
+            }
+        }
+        if self.journal.first_index() > Index::FIRST {
+            let first = self.journal.first_index();
+            let detail = format!("not possible: entries before {first} were deleted (archive = delete)");
+            self.line(FROM_BEGINNING, true, detail, true);
+            return;
+        }
+        let replayed = self.replay(FROM_BEGINNING, Machine::forgetful(), 1, applied);
+        self.compare(FROM_BEGINNING, applied, live, replayed);
+    }
+
+    fn compare(&self, check: &str, applied: u64, live: Digest, replayed: Result<Digest, String>) {
+        match replayed {
+            Ok(digest) if digest == live => {
+                self.line(check, true, format!("digest {digest} at entry {applied}"), true);
+            }
+            Ok(digest) => {
+                self.line(
+                    check,
+                    false,
+                    format!("digest {digest}, but live {live}, at entry {applied}"),
+                    true,
+                );
+            }
+            Err(why) => self.line(check, false, why, true),
+        }
+    }
+
+    fn replay(&self, check: &str, mut machine: Machine, from: u64, to: u64) -> Result<Digest, String> {
+        if from > to {
+            return Ok(machine.digest());
+        }
+        let entries = self.journal.read_from(Index(from)).map_err(|error| error.to_string())?;
+        for entry in entries {
+            let entry = entry.map_err(|error| error.to_string())?;
+            let index = entry.index.get();
+            if index > to {
+                break;
+            }
+            let decoded = Entry::decode(&entry.payload).map_err(|error| format!("entry {index}: {error}"))?;
+            machine.apply_entry(&decoded);
+            if index % PROGRESS_EVERY == 0 {
+                self.line(check, true, format!("entry {index} of {to}"), false);
+            }
+        }
+        Ok(machine.digest())
+    }
+}

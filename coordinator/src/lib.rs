@@ -1,0 +1,25 @@
+//! The coordinator: takes transactions from callers, drives Try/Confirm/Cancel against participants, and brings every
+//! transaction to its end whatever dies in between.
+//!
+//! # Layout
+//! - [`config`]: what can be set; [`error`]: why a coordinator does not start or stops
+//! - [`server`]: [`Server::bind`] recovers and listens, [`Server::run`] serves until told to stop
+//! - `owner/`: the one task that owns the state: drains its mailbox, logs, applies, lets effects out
+//! - `store/`: what is on disk besides the journal: identity, checkpoint, the runs of the idempotency window
+//! - `links/`: one task per participant: connect, hello, columns; unary calls to external participants
+//! - `edge/`: the gRPC services: validate, hand to the owner, translate answers
+//!
+//! **Invariant:** the rules of the protocol are in `escrow-tcc`; here is only I/O. Nothing here knows sled or balances.
+
+pub mod config;
+mod edge;
+pub mod error;
+mod failpoint;
+mod links;
+mod owner;
+pub mod server;
+mod store;
+
+pub use config::{Archive, Config, ParticipantConfig, ParticipantKind};
+pub use error::CoordinatorError;
+pub use server::Server;

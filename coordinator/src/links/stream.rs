@@ -1,0 +1,192 @@
+//! The link of one wallet shard: connect, hello, then columns both ways until the connection ends; for ever.
+
+use std::time::{Duration, Instant};
+
+use escrow_proto::v1;
+use escrow_proto::v1::exchange_request::Message as Request;
+use escrow_proto::v1::exchange_response::Message as Response;
+use escrow_proto::v1::participant_service_client::ParticipantServiceClient;
+use escrow_tcc::driver::{EndColumns, Send, TryColumns};
+use escrow_types::{Millis, ParticipantId};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use super::Peer;
+use super::backoff::Reconnect;
+use crate::owner::{Input, LinkEvent, Mailbox};
+
+/// Not reached for so long: the breaker opens.
+const BREAKER_AFTER: Duration = Duration::from_secs(1);
+/// A participant that is recovering accepts no connection; one that accepts must greet within this time.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) struct StreamLink {
+    participant: ParticipantId,
+    partition: u16,
+    cluster_id: String,
+    client: ParticipantServiceClient<Channel>,
+    mailbox: Mailbox,
+}
+
+/// Why a connection ended.
+enum End {
+    Lost(String),
+    Deposed,
+}
+
+impl StreamLink {
+    pub(super) fn new(peer: &Peer, partition: u16, cluster_id: &str, mailbox: Mailbox) -> Self {
+        let client = ParticipantServiceClient::new(peer.channel.clone())
+            .max_decoding_message_size(256 << 20)
+            .max_encoding_message_size(256 << 20);
+        let participant = ParticipantId(peer.config.id);
+        Self { participant, partition, cluster_id: cluster_id.to_owned(), client, mailbox }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut reconnect = Reconnect::new();
+        let mut unreachable_since: Option<Instant> = None;
+        loop {
+            match self.connect().await {
+                Ok((sender, responses)) => {
+                    reconnect.reset();
+                    unreachable_since = None;
+                    self.tell(LinkEvent::Ready(sender));
+                    let end = self.read(responses).await;
+                    self.tell(LinkEvent::Lost(end));
+                }
+                Err(End::Deposed) => {
+                    self.tell(LinkEvent::Deposed);
+                    return;
+                }
+                Err(End::Lost(error)) => {
+                    let since = *unreachable_since.get_or_insert_with(Instant::now);
+                    let delay = reconnect.next();
+                    self.tell(LinkEvent::Failed {
+                        error,
+                        next_in_ms: delay.as_millis() as Millis,
+                        breaker_open: since.elapsed() >= BREAKER_AFTER,
+                    });
+                    tokio::time::sleep(delay).await;
+                }
+            }
+        }
+    }
+
+    fn tell(&self, event: LinkEvent) {
+        self.mailbox.event(Input::Link(self.participant, event));
+    }
+
+    /// Connects and greets. The hello names what the coordinator still has unfinished.
+    async fn connect(
+        &mut self,
+    ) -> Result<(mpsc::UnboundedSender<v1::ExchangeRequest>, Streaming<v1::ExchangeResponse>), End> {
+        let lost = |status: Status| End::Lost(describe(&status));
+        let participant = self.participant;
+        let hello = self.mailbox.ask(move |owner| {
+            let unfinished = owner.driver.unfinished_for(participant);
+            (owner.driver.machine().epoch(), unfinished)
+        });
+        let (epoch, unfinished) = hello.await.map_err(lost)?;
+        let hello = v1::HelloRequest {
+            partition: u32::from(self.partition),
+            epoch: epoch.0,
+            participant: u32::from(participant.0),
+            unfinished_epoch: unfinished.iter().map(|(epoch, _)| epoch.0).collect(),
+            unfinished_sequence: unfinished.iter().map(|&(_, sequence)| sequence).collect(),
+            cluster_id: self.cluster_id.clone(),
+        };
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let _ = sender.send(v1::ExchangeRequest { message: Some(Request::Hello(hello)) });
+        let greet = async {
+            let mut responses =
+                self.client.exchange(UnboundedReceiverStream::new(receiver)).await?.into_inner();
+            let first = responses.message().await?;
+            Ok::<_, Status>((responses, first))
+        };
+        let greeted = tokio::time::timeout(HELLO_TIMEOUT, greet).await;
+        let (responses, first) = match greeted {
+            Ok(result) => result.map_err(lost)?,
+            Err(_) => return Err(End::Lost("connected, but no answer to hello".into())),
+        };
+        match first.and_then(|first| first.message) {
+            Some(Response::Hello(answer)) if answer.accepted => Ok((sender, responses)),
+            Some(Response::Hello(answer)) => {
+                tracing::error!(
+                    participant = participant.0,
+                    newer = answer.epoch,
+                    ours = epoch.0,
+                    "hello refused"
+                );
+                Err(End::Deposed)
+            }
+            _ => Err(End::Lost("the first message is not an answer to hello".into())),
+        }
+    }
+
+    async fn read(&self, mut responses: Streaming<v1::ExchangeResponse>) -> String {
+        loop {
+            match responses.message().await {
+                Ok(Some(response)) => {
+                    if let Some(message) = response.message {
+                        self.mailbox.event(Input::Answers(self.participant, message));
+                    }
+                }
+                Ok(None) => return "the participant closed the connection".into(),
+                Err(status) => return describe(&status),
+            }
+        }
+    }
+}
+
+/// What a status says, in one line, with the cause below it (connection refused, say).
+pub(super) fn describe(status: &Status) -> String {
+    use std::error::Error as _;
+    let mut text = format!("{}: {}", status.code(), status.message());
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn try_columns(columns: TryColumns) -> v1::TryColumns {
+    v1::TryColumns {
+        epoch: columns.epoch.0,
+        deadline_ms: columns.deadline_ms,
+        sequence: columns.sequences,
+        account_high: columns.account_high,
+        account_low: columns.account_low,
+        amount: columns.amounts,
+        kind: columns.kinds,
+    }
+}
+
+fn end_columns(columns: EndColumns) -> v1::EndColumns {
+    v1::EndColumns {
+        epoch: columns.epoch.0,
+        sequence: columns.sequences,
+        partial_legs: columns.partial_legs,
+        partial_amount: columns.partial_amounts,
+    }
+}
+
+/// The message as it goes on the wire.
+pub(super) fn message(send: Send) -> v1::ExchangeRequest {
+    let message = match send {
+        Send::Try(columns) => Request::Try(try_columns(columns)),
+        Send::TryAndConfirm(columns) => Request::TryAndConfirm(try_columns(columns)),
+        Send::Confirm(columns) => Request::Confirm(end_columns(columns)),
+        Send::Cancel(columns) => Request::Cancel(end_columns(columns)),
+        Send::Watermark { epoch, below, except } => {
+            Request::Watermark(v1::Watermark { epoch: epoch.0, below, except })
+        }
+    };
+    v1::ExchangeRequest { message: Some(message) }
+}

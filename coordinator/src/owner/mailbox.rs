@@ -1,0 +1,151 @@
+//! What reaches the owner, on two queues: requests, which are bounded and may have to wait, and events of participants,
+//! which are answers to what the owner itself has sent and so are bounded by what is in flight.
+
+use escrow_proto::v1;
+use escrow_tcc::content::Leg;
+use escrow_tcc::driver::{Answered, CallKind, CallerId, Wait, Waiter};
+use escrow_tcc::machine::Names;
+use escrow_types::{AccountKey, Amount, Currency, Epoch, Millis, ParticipantId, Sequence, TransactionKey};
+use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
+
+use super::{CallerSink, Owner};
+
+/// One thing for the owner to do.
+pub(crate) enum Input {
+    /// A stream of a caller opens.
+    Register(CallerId, CallerSink),
+    /// A stream of a caller has ended.
+    Unregister(CallerId),
+    /// One transfer.
+    Transfer(Box<Transfer>),
+    /// Rows of transfers; columns are of equal length, the currency is valid.
+    Columns(CallerId, Currency, Wait, Box<v1::TransferColumnsRequest>),
+    /// A transaction of several legs.
+    Legs(Box<Legs>),
+    /// A link changed.
+    Link(ParticipantId, LinkEvent),
+    /// Columns of answers of a participant.
+    Answers(ParticipantId, v1::exchange_response::Message),
+    /// An external participant answered a call.
+    Called(ParticipantId, CallKind, Epoch, Sequence, Result<u8, String>),
+    /// Anything rare: operators, look-ups, two-step ends.
+    With(Box<dyn FnOnce(&mut Owner) + Send>),
+}
+
+/// One transfer, checked for form.
+pub(crate) struct Transfer {
+    pub(crate) key: TransactionKey,
+    pub(crate) from: AccountKey,
+    pub(crate) to: AccountKey,
+    pub(crate) amount: Amount,
+    pub(crate) currency: Currency,
+    pub(crate) timeout_ms: Millis,
+    pub(crate) names: Option<Box<Names>>,
+    pub(crate) waiter: Waiter,
+    /// For unary calls: where the one answer goes; the waiter's tag is then given by the owner.
+    pub(crate) reply: Option<Reply>,
+}
+
+/// A transaction of several legs, checked for form.
+pub(crate) struct Legs {
+    pub(crate) key: TransactionKey,
+    pub(crate) transaction_id: Option<Box<str>>,
+    pub(crate) two_step: bool,
+    pub(crate) rows: Vec<Leg>,
+    pub(crate) timeout_ms: Millis,
+    pub(crate) wait: Wait,
+    pub(crate) reply: Reply,
+}
+
+/// Where the one answer of a unary call goes.
+pub(crate) type Reply = oneshot::Sender<Answered>;
+
+/// What a link task tells.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    /// Connected and greeted: messages may be sent.
+    Ready(mpsc::UnboundedSender<v1::ExchangeRequest>),
+    /// The connection ended.
+    Lost(String),
+    /// An attempt to connect failed; the next is due after so many milliseconds. The breaker opens if it says so.
+    Failed { error: String, next_in_ms: Millis, breaker_open: bool },
+    /// The participant refused our epoch: another leader is in charge.
+    Deposed,
+}
+
+/// A handle to the owner, for everybody.
+#[derive(Clone)]
+pub(crate) struct Mailbox {
+    requests: mpsc::Sender<Input>,
+    events: mpsc::UnboundedSender<Input>,
+}
+
+/// The owner's side.
+pub(crate) struct Receivers {
+    pub(crate) requests: mpsc::Receiver<Input>,
+    pub(crate) events: mpsc::UnboundedReceiver<Input>,
+    /// Keeps the events queue open.
+    _events: mpsc::UnboundedSender<Input>,
+}
+
+/// So many requests may wait for the owner; then senders wait, and with them their connections.
+const REQUESTS_MAX: usize = 4_096;
+
+/// Makes the mailbox.
+pub(crate) fn mailbox() -> (Mailbox, Receivers) {
+    let (requests, requests_receiver) = mpsc::channel(REQUESTS_MAX);
+    let (events, events_receiver) = mpsc::unbounded_channel();
+    let receivers =
+        Receivers { requests: requests_receiver, events: events_receiver, _events: events.clone() };
+    (Mailbox { requests, events }, receivers)
+}
+
+impl Receivers {
+    /// Takes whatever else has arrived: what is known makes the turn, and nothing is waited for. Events first: they free what
+    /// requests need.
+    pub(crate) fn drain(&mut self, inputs: &mut Vec<Input>, with_requests: bool) {
+        /// Of each queue: bounds a turn, not the work.
+        const TAKEN_MAX: usize = 1_024;
+        let events = std::iter::from_fn(|| self.events.try_recv().ok());
+        inputs.extend(events.take(TAKEN_MAX));
+        if with_requests {
+            let requests = std::iter::from_fn(|| self.requests.try_recv().ok());
+            inputs.extend(requests.take(TAKEN_MAX));
+        }
+    }
+}
+
+impl Mailbox {
+    /// Hands a request over, waiting for room.
+    pub(crate) async fn request(&self, input: Input) -> Result<(), Status> {
+        self.requests.send(input).await.map_err(|_| stopped())
+    }
+
+    /// Hands an event over. After the owner has stopped it is dropped: nobody is left to act on it.
+    pub(crate) fn event(&self, input: Input) {
+        let _ = self.events.send(input);
+    }
+
+    /// Runs `ask` on the owner and returns what it gives.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut Owner) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let (reply, answer) = oneshot::channel();
+        let with = move |owner: &mut Owner| {
+            // The asker may have gone; what it asked for is done all the same.
+            let _ = reply.send(ask(owner));
+        };
+        self.request(Input::With(Box::new(with))).await?;
+        answer.await.map_err(|_| stopped())
+    }
+}
+
+/// The owner is gone: what was asked may or may not have happened.
+pub(crate) fn stopped() -> Status {
+    escrow_service::refusal(
+        escrow_types::Reason::OutcomeUnknown,
+        "the coordinator is stopping; ask again with the same transaction_id",
+    )
+}

@@ -1,0 +1,242 @@
+//! The owner: the one task that owns the coordinator's state. No locks.
+//!
+//! A turn: take what the log has made durable, apply it, drain the mailbox, append what must be logged as one entry, and let
+//! out what may leave. While an entry is being written, the next turn gathers: the batch is what arrived during the last
+//! write. No timer is on that path; a slow tick only serves deadlines, retries, watermarks and quiet moments.
+//!
+//! To ensure correctness:
+//! - Entries are applied in the order in which they were appended, and only when durable.
+//! - What [`Driver`] puts out may leave at once; nothing else may.
+//! - A failed log ends the task: nothing is acknowledged any more, callers find out by asking again.
+
+mod callers;
+mod checkpointing;
+mod mailbox;
+mod turn;
+
+pub(crate) use callers::CallerSink;
+pub(crate) use mailbox::{Input, Legs, LinkEvent, Mailbox, Receivers, Transfer, mailbox, stopped};
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use escrow_journal::storage::Disk;
+use escrow_journal::{Group, Index, Journal};
+use escrow_tcc::{Driver, Entry};
+use escrow_types::Millis;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::config::Config;
+use crate::error::CoordinatorError;
+use crate::links::LinkSenders;
+use crate::store::IdempotencyWindow;
+use callers::Callers;
+use checkpointing::Checkpointing;
+
+/// The group of the coordinator's entries in the journal.
+pub(crate) const GROUP: Group = Group(0);
+
+/// How often deadlines, retries and watermarks are looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// So many bytes may wait to be written; beyond, no new work is taken until the disk has caught up.
+const PENDING_BYTES_MAX: u64 = 128 << 20;
+/// So many rows are taken in one turn: bounds the size of an entry.
+const ROWS_PER_TURN: usize = 131_072;
+
+/// Now, in Unix milliseconds: the one clock of the coordinator.
+pub(crate) fn now_ms() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The owner's state. See the module.
+pub(crate) struct Owner {
+    pub(crate) config: Arc<Config>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) driver: Driver,
+    pub(crate) window: IdempotencyWindow,
+    pub(crate) journal: Journal,
+    pub(crate) links: LinkSenders,
+    /// Appended, not yet applied.
+    pending: VecDeque<(Index, Entry)>,
+    /// The last entry that is applied.
+    pub(crate) applied: u64,
+    callers: Callers,
+    checkpointing: Checkpointing,
+    shutting_down: bool,
+    watermark_sent: (u64, usize),
+    ticks: u64,
+}
+
+/// What [`Owner::new`] needs.
+pub(crate) struct Parts {
+    pub(crate) config: Arc<Config>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) driver: Driver,
+    pub(crate) window: IdempotencyWindow,
+    pub(crate) journal: Journal,
+    pub(crate) links: LinkSenders,
+    pub(crate) applied: u64,
+    pub(crate) checkpointed: u64,
+}
+
+impl Owner {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { config, disk, driver, window, journal, links, applied, checkpointed } = parts;
+        Self {
+            data_dir: config.data_dir.clone(),
+            checkpointing: Checkpointing::new(checkpointed),
+            callers: Callers::default(),
+            pending: VecDeque::new(),
+            shutting_down: false,
+            watermark_sent: (0, 0),
+            ticks: 0,
+            config,
+            disk,
+            driver,
+            window,
+            journal,
+            links,
+            applied,
+        }
+    }
+
+    /// Serves until `stop`, then finishes what it can within `drain`, writes a last checkpoint and returns.
+    pub(crate) async fn run(
+        mut self,
+        mut receivers: Receivers,
+        mut stop: oneshot::Receiver<Duration>,
+    ) -> Result<(), CoordinatorError> {
+        let durable = Arc::new(Notify::new());
+        let notify = Arc::clone(&durable);
+        self.journal.on_durable(Box::new(move |_| notify.notify_one()));
+        let (checkpoint_done, mut checkpoints_done) = mpsc::unbounded_channel();
+        self.checkpointing.report_to(checkpoint_done);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut drain_until: Option<tokio::time::Instant> = None;
+
+        let mut inputs = Vec::with_capacity(1_024);
+        loop {
+            let takes_work = self.journal.bytes_pending() < PENDING_BYTES_MAX;
+            tokio::select! {
+                () = durable.notified() => {}
+                Some(event) = receivers.events.recv() => inputs.push(event),
+                Some(request) = receivers.requests.recv(), if takes_work => inputs.push(request),
+                Some(done) = checkpoints_done.recv() => self.checkpoint_done(done)?,
+                _ = tick.tick() => self.tick()?,
+                Ok(drain) = &mut stop, if drain_until.is_none() => {
+                    self.shutting_down = true;
+                    drain_until = Some(tokio::time::Instant::now() + drain);
+                }
+            }
+            receivers.drain(&mut inputs, takes_work);
+            self.turn(&mut inputs)?;
+            if let Some(until) = drain_until {
+                let idle = self.driver.in_flight() == 0 && self.pending.is_empty();
+                if idle || tokio::time::Instant::now() >= until {
+                    break;
+                }
+            }
+        }
+        self.last_words(&mut checkpoints_done).await
+    }
+
+    /// One turn. Inputs may exceed a turn's rows; then it takes several.
+    fn turn(&mut self, inputs: &mut Vec<Input>) -> Result<(), CoordinatorError> {
+        self.apply_durable()?;
+        let mut rows = 0;
+        for input in inputs.drain(..) {
+            rows += self.handle(input);
+            if rows >= ROWS_PER_TURN {
+                rows = 0;
+                self.end_turn(false)?;
+            }
+        }
+        self.end_turn(false)
+    }
+
+    /// Logs what must be logged and lets out what may leave.
+    fn end_turn(&mut self, flush_lazy: bool) -> Result<(), CoordinatorError> {
+        let now = now_ms();
+        let entry = if flush_lazy { self.driver.flush_lazy(now) } else { self.driver.take_entry(now) };
+        // Trys leave before Begin is even written, at the same time as it is.
+        self.let_out()?;
+        if let Some(entry) = entry {
+            self.append(entry)?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, entry: Entry) -> Result<(), CoordinatorError> {
+        if turn::is_lost_to_a_failpoint(&entry) {
+            return Ok(());
+        }
+        let mut payload = self.journal.buffer();
+        entry.encode_into(&mut payload);
+        let index = self.journal.append(GROUP, payload)?;
+        self.pending.push_back((index, entry));
+        Ok(())
+    }
+
+    /// Applies every pending entry that is durable.
+    fn apply_durable(&mut self) -> Result<(), CoordinatorError> {
+        let durable = self.journal.durable();
+        while self.pending.front().is_some_and(|(index, _)| *index <= durable) {
+            let (index, entry) = self.pending.pop_front().expect("just seen");
+            turn::die_before_applied(&entry);
+            self.driver.applied(&entry);
+            self.applied = index.get();
+        }
+        // A failed log tells all that wait; here it ends the server.
+        if !self.pending.is_empty() && durable < self.journal.appended() {
+            self.journal.check()?;
+        }
+        Ok(())
+    }
+
+    /// Ends cleanly: every end that is known is logged, and a checkpoint makes the next start quick.
+    async fn last_words(
+        mut self,
+        checkpoints_done: &mut mpsc::UnboundedReceiver<checkpointing::Done>,
+    ) -> Result<(), CoordinatorError> {
+        self.end_turn(true)?;
+        self.journal.wait_durable(self.journal.appended())?;
+        self.apply_durable()?;
+        self.let_out()?;
+        // One may be running; the last must see everything.
+        for _ in 0..2 {
+            if self.checkpointing.is_running() {
+                let done = checkpoints_done.recv().await.expect("the owner holds a sender");
+                self.checkpoint_done(done)?;
+            }
+            self.start_checkpoint();
+        }
+        if self.checkpointing.is_running() {
+            let done = checkpoints_done.recv().await.expect("the owner holds a sender");
+            self.checkpoint_done(done)?;
+        }
+        let unfinished = self.driver.in_flight();
+        tracing::info!(unfinished, applied = self.applied, "stopped");
+        self.journal.close()?;
+        Ok(())
+    }
+}
+
+impl Owner {
+    /// How far the log is.
+    pub(crate) fn log_cursors(&self) -> escrow_proto::v1::LogCursors {
+        let cursors = self.journal.cursors();
+        escrow_proto::v1::LogCursors {
+            appended: cursors.appended.get(),
+            written: cursors.written.get(),
+            durable: cursors.durable.get(),
+            applied: self.applied,
+            checkpointed: self.checkpointed(),
+            trimmed: cursors.trimmed.get(),
+        }
+    }
+}
