@@ -1,0 +1,48 @@
+//! `TransferService`, unary: one transfer, and what became of one.
+
+use escrow_proto::v1 as proto;
+
+use crate::call::{Budget, Subject, drive};
+use crate::client::Client;
+use crate::convert;
+use crate::error::ClientError;
+use crate::id::new_transaction_id;
+use crate::model::{Outcome, Record, Transfer};
+
+impl Client {
+    /// Moves money from one account to another.
+    ///
+    /// Retried with the same transaction_id while that may help. `Ok` is an outcome: confirmed, canceled for a reason, or
+    /// (rarely) still pending. Errors: see [`ClientError`]; after [`ClientError::OutcomeUnknown`] ask
+    /// [`Client::get_transaction`], or call again with the id that the error names.
+    pub async fn transfer(&self, transfer: &Transfer) -> Result<Outcome, ClientError> {
+        let transaction_id = transfer.transaction_id.clone().unwrap_or_else(new_transaction_id);
+        let id = transaction_id.as_str();
+        let partition = self.partition_of_key(transaction_id.key());
+        let request = convert::transfer_request(transfer, &transaction_id);
+        let budget = Budget::for_timeout(&self.options, transfer.timeout);
+        let endpoint = |_| self.endpoint(partition).to_owned();
+        let response = drive(Subject::Transaction(id), budget, endpoint, |_| {
+            let (mut service, request) = (self.transfers(partition), request.clone());
+            async move { service.transfer(request).await }
+        })
+        .await?;
+        convert::outcome(id, response.transaction_id, &response.xid, response.state, response.reason)
+    }
+
+    /// What became of a transaction, by its id or xid. A transaction that nobody remembers is [`crate::State::NotFound`],
+    /// not an error. Changes nothing.
+    pub async fn get_transaction(&self, id: &str) -> Result<Record, ClientError> {
+        let partition = self.partition_of(id);
+        let response = self
+            .call(Subject::Idempotent, partition, || {
+                let mut service = self.transfers(partition);
+                let request = proto::GetTransactionRequest { id: id.to_owned() };
+                async move { service.get_transaction(request).await }
+            })
+            .await?;
+        let outcome =
+            convert::outcome(id, response.transaction_id, &response.xid, response.state, response.reason)?;
+        Ok(Record { outcome, completed: response.completed })
+    }
+}

@@ -1,0 +1,198 @@
+//! A coordinator that answers from a script, behind a proxy that can cut every connection.
+
+// Each test file uses a part of it; clippy knows only functions marked #[test] as tests.
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use escrow_client::{Client, Options, RetryPolicy, Transfer};
+use escrow_proto::v1 as proto;
+use escrow_proto::v1::transfer_service_server::{TransferService, TransferServiceServer};
+use escrow_service::refusal;
+use escrow_types::{Currency, Reason};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+/// What the fake does with one attempt; beyond the script it confirms.
+#[derive(Debug, Clone, Copy)]
+pub enum Step {
+    /// Answers a transport-like UNAVAILABLE, without a reason of the catalogue.
+    Unavailable,
+    /// Refuses with a reason of the catalogue.
+    Refuse(Reason),
+    /// Takes the request and cuts the connection.
+    CutConnection,
+    /// Takes the request and never answers.
+    Hang,
+}
+
+#[derive(Clone)]
+pub struct Fake {
+    script: Arc<Mutex<std::collections::VecDeque<Step>>>,
+    /// The transaction_id of every attempt that arrived.
+    seen: Arc<Mutex<Vec<String>>>,
+    cut: watch::Sender<u64>,
+}
+
+impl Fake {
+    /// Starts it and gives it with the endpoint to connect to.
+    pub async fn start(script: &[Step]) -> (Self, String) {
+        let (cut, cuts) = watch::channel(0);
+        let fake = Self {
+            script: Arc::new(Mutex::new(script.iter().copied().collect())),
+            seen: Arc::default(),
+            cut,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = TransferServiceServer::new(fake.clone());
+        tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(TcpIncoming::from(listener)),
+        );
+        let front = proxy(address, cuts).await;
+        (fake, format!("http://{front}"))
+    }
+
+    pub fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    async fn step(&self, transaction_id: &str) -> Result<(), Status> {
+        self.seen.lock().unwrap().push(transaction_id.to_owned());
+        let step = self.script.lock().unwrap().pop_front();
+        match step {
+            None => Ok(()),
+            Some(Step::Unavailable) => Err(Status::unavailable("scripted")),
+            Some(Step::Refuse(reason)) => Err(refusal(reason, "scripted")),
+            Some(Step::CutConnection) => {
+                self.cut.send_modify(|cuts| *cuts += 1);
+                std::future::pending().await
+            }
+            Some(Step::Hang) => std::future::pending().await,
+        }
+    }
+}
+
+/// Passes bytes on, and drops every connection when `cuts` changes.
+async fn proxy(to: SocketAddr, cuts: watch::Receiver<u64>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut cuts = cuts.clone();
+            cuts.mark_unchanged();
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(to).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    _ = cuts.changed() => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+fn confirmed(transaction_id: String) -> proto::TransferResponse {
+    proto::TransferResponse {
+        transaction_id,
+        xid: "0-1-0".to_owned(),
+        state: proto::TransactionState::Confirmed.into(),
+        ..proto::TransferResponse::default()
+    }
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl TransferService for Fake {
+    type TransferStreamStream = Answers<proto::TransferResponse>;
+    type TransferColumnsStream = Answers<proto::TransferColumnsResponse>;
+
+    async fn transfer(
+        &self,
+        request: Request<proto::TransferRequest>,
+    ) -> Result<Response<proto::TransferResponse>, Status> {
+        let transaction_id = request.into_inner().transaction_id;
+        self.step(&transaction_id).await?;
+        Ok(Response::new(confirmed(transaction_id)))
+    }
+
+    async fn transfer_stream(
+        &self,
+        request: Request<Streaming<proto::TransferRequest>>,
+    ) -> Result<Response<Self::TransferStreamStream>, Status> {
+        let fake = self.clone();
+        let answers = request.into_inner().then(move |message| {
+            let fake = fake.clone();
+            async move {
+                let transaction_id = message?.transaction_id;
+                fake.step(&transaction_id).await?;
+                Ok(confirmed(transaction_id))
+            }
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn transfer_columns(
+        &self,
+        request: Request<Streaming<proto::TransferColumnsRequest>>,
+    ) -> Result<Response<Self::TransferColumnsStream>, Status> {
+        let answers = request.into_inner().map(|message| {
+            let message = message?;
+            let rows = message.amount.len();
+            Ok(proto::TransferColumnsResponse {
+                tag: (0..rows as u64).map(|row| message.first_tag + row).collect(),
+                state: vec![proto::TransactionState::Confirmed as u8; rows],
+                reason: vec![0; rows],
+                sequence: (0..rows as u64).collect(),
+                partition: 0,
+                epoch: 1,
+            })
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn get_transaction(
+        &self,
+        request: Request<proto::GetTransactionRequest>,
+    ) -> Result<Response<proto::GetTransactionResponse>, Status> {
+        let id = request.into_inner().id;
+        self.step(&id).await?;
+        Ok(Response::new(proto::GetTransactionResponse {
+            transaction_id: id,
+            state: proto::TransactionState::NotFound.into(),
+            ..proto::GetTransactionResponse::default()
+        }))
+    }
+}
+
+/// Short limits, so that a test of a deadline is short.
+pub fn options() -> Options {
+    Options {
+        attempt_timeout: Duration::from_millis(400),
+        deadline: Duration::from_secs(5),
+        retry: RetryPolicy {
+            first: Duration::from_millis(1),
+            cap: Duration::from_millis(20),
+            attempts_max: 100,
+        },
+        ..Options::default()
+    }
+}
+
+pub fn client(endpoint: &str) -> Client {
+    Client::connect([endpoint], options()).unwrap()
+}
+
+pub fn transfer() -> Transfer {
+    Transfer::new("alice".parse().unwrap(), "bob".parse().unwrap(), 100, Currency::USD)
+}
