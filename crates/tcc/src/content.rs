@@ -156,7 +156,9 @@ impl Content {
     /// Whether there is a branch on a participant.
     pub fn concerns(&self, participant: ParticipantId) -> bool {
         match self {
-            Self::Transfer(transfer) => [transfer.from_participant, transfer.to_participant].contains(&participant),
+            Self::Transfer(transfer) => {
+                [transfer.from_participant, transfer.to_participant].contains(&participant)
+            }
             Self::Legs(legs) => legs.legs.iter().any(|leg| leg.participant == participant),
         }
     }

@@ -23,13 +23,7 @@ pub struct Window<T> {
 
 impl<T> Default for Window<T> {
     fn default() -> Self {
-        Self {
-            epoch: Epoch(0),
-            base: 0,
-            dense: VecDeque::new(),
-            lingering: BTreeMap::new(),
-            dense_live: 0,
-        }
+        Self { epoch: Epoch(0), base: 0, dense: VecDeque::new(), lingering: BTreeMap::new(), dense_live: 0 }
     }
 }
 
@@ -61,7 +55,7 @@ impl<T> Window<T> {
 
     /// Starts a newer epoch whose first sequence is `next`; all rows of the old one linger.
     pub fn start_epoch(&mut self, epoch: Epoch, next: Sequence) {
-        assert!(epoch > self.epoch || (self.len() == 0 && self.epoch <= epoch), "epochs only grow");
+        assert!(epoch > self.epoch || (self.is_empty() && self.epoch <= epoch), "epochs only grow");
         for (at, row) in std::mem::take(&mut self.dense).into_iter().enumerate() {
             if let Some(row) = row {
                 self.lingering.insert((self.epoch, self.base + at as u64), row);
@@ -85,7 +79,10 @@ impl<T> Window<T> {
 
     /// Puts back a row that lingered when the table was saved.
     pub fn insert_lingering(&mut self, epoch: Epoch, sequence: Sequence, row: T) {
-        assert!(epoch < self.epoch || (epoch == self.epoch && sequence < self.base), "only behind the dense part");
+        assert!(
+            epoch < self.epoch || (epoch == self.epoch && sequence < self.base),
+            "only behind the dense part"
+        );
         self.lingering.insert((epoch, sequence), row);
     }
 
@@ -144,7 +141,10 @@ impl<T> Window<T> {
     }
 
     /// All rows after a position, oldest first; `None` starts at the oldest.
-    pub fn iter_after(&self, after: Option<(Epoch, Sequence)>) -> impl Iterator<Item = (Epoch, Sequence, &T)> {
+    pub fn iter_after(
+        &self,
+        after: Option<(Epoch, Sequence)>,
+    ) -> impl Iterator<Item = (Epoch, Sequence, &T)> {
         use std::ops::Bound;
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let skip = match after {

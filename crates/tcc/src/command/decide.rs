@@ -12,7 +12,7 @@ pub struct Decide {
     pub epoch: Epoch,
     /// Which transactions.
     pub sequences: Vec<Sequence>,
-    /// One byte each: see [`decision_byte`].
+    /// One byte each: 0 is Confirm, else the number of a Cancel's reason.
     pub decisions: Vec<u8>,
 }
 
@@ -47,7 +47,8 @@ impl Decide {
 
     /// The rows.
     pub fn iter(&self) -> impl Iterator<Item = (Sequence, Decision)> {
-        let decisions = self.decisions.iter().map(|&byte| decision_of(byte).expect("checked by decode and push"));
+        let decisions =
+            self.decisions.iter().map(|&byte| decision_of(byte).expect("checked by decode and push"));
         self.sequences.iter().copied().zip(decisions)
     }
 

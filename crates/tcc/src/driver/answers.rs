@@ -20,7 +20,14 @@ pub(super) fn decide_for(list: &mut Vec<Decide>, epoch: Epoch) -> &mut Decide {
 
 impl Driver {
     /// Answers to Trys, one byte each ([`Answer::to_byte`]). Rows that do not fit (late, duplicate, unknown) change nothing.
-    pub fn tried(&mut self, now_ms: Millis, participant: ParticipantId, epoch: Epoch, sequences: &[Sequence], answers: &[u8]) {
+    pub fn tried(
+        &mut self,
+        now_ms: Millis,
+        participant: ParticipantId,
+        epoch: Epoch,
+        sequences: &[Sequence],
+        answers: &[u8],
+    ) {
         self.heard(now_ms, participant);
         for (&sequence, &byte) in sequences.iter().zip(answers) {
             let answer = Answer::from_byte(byte).unwrap_or(Answer::Invalid);
@@ -158,7 +165,14 @@ impl Driver {
         }
     }
 
-    fn ended_one(&mut self, participant: ParticipantId, kind: CallKind, epoch: Epoch, sequence: Sequence, answer: Answer) {
+    fn ended_one(
+        &mut self,
+        participant: ParticipantId,
+        kind: CallKind,
+        epoch: Epoch,
+        sequence: Sequence,
+        answer: Answer,
+    ) {
         let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
         let Phase::Ending(decision) = flight.phase else { return };
         let asked = if decision == Decision::Confirm { CallKind::Confirm } else { CallKind::Cancel };

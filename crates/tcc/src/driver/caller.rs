@@ -86,7 +86,12 @@ impl Driver {
     }
 
     /// A Confirm again: with the amounts of the first.
-    fn check_amounts(&self, epoch: Epoch, sequence: Sequence, amounts: Option<&[Amount]>) -> Result<(), Refusal> {
+    fn check_amounts(
+        &self,
+        epoch: Epoch,
+        sequence: Sequence,
+        amounts: Option<&[Amount]>,
+    ) -> Result<(), Refusal> {
         let live = self.machine.live().get(epoch, sequence);
         let legs: &[Leg] = match live.map(|live| &live.content) {
             Some(Content::Legs(legs)) => &legs.legs,
@@ -141,7 +146,9 @@ impl Driver {
 fn check_same_end(decision: Decision, confirm: bool) -> Result<(), Refusal> {
     match (decision, confirm) {
         (Decision::Confirm, true) | (Decision::Cancel(_), false) => Ok(()),
-        (Decision::Confirm, false) => refuse(Reason::AlreadyDecided, "it was confirmed and cannot be canceled"),
+        (Decision::Confirm, false) => {
+            refuse(Reason::AlreadyDecided, "it was confirmed and cannot be canceled")
+        }
         (Decision::Cancel(reason), true) => {
             refuse(Reason::AlreadyDecided, format!("it was canceled ({reason}) and cannot be confirmed"))
         }

@@ -18,7 +18,12 @@ impl Driver {
             self.all_reserved(epoch, sequence);
             return;
         }
-        if flight.branches.as_slice().iter().any(|branch| !branch.under_way && branch.state == BranchState::Trying) {
+        if flight
+            .branches
+            .as_slice()
+            .iter()
+            .any(|branch| !branch.under_way && branch.state == BranchState::Trying)
+        {
             self.send_open_branches(epoch, sequence, None);
         }
     }
@@ -48,7 +53,9 @@ impl Driver {
         }
         flight.open_branches = open;
         self.troubles_end(epoch, sequence);
-        self.answer_waiters(epoch, sequence, Standing::Decided(decision), false, |wait, _| wait != Wait::Completed);
+        self.answer_waiters(epoch, sequence, Standing::Decided(decision), false, |wait, _| {
+            wait != Wait::Completed
+        });
         // Their time may have come while the decision was being logged.
         self.next_deadline_ms = self.next_deadline_ms.min(self.first_answer_by(epoch, sequence));
         if open == 0 {
@@ -68,7 +75,8 @@ impl Driver {
     }
 
     pub(super) fn given_up(&mut self, epoch: Epoch, sequence: Sequence) {
-        let Some(Phase::Ending(decision)) = self.flights.get(epoch, sequence).map(|flight| flight.phase) else {
+        let Some(Phase::Ending(decision)) = self.flights.get(epoch, sequence).map(|flight| flight.phase)
+        else {
             return;
         };
         self.land(epoch, sequence, decision);
@@ -108,7 +116,12 @@ impl Driver {
 
     /// Sends what the branches of a transaction wait for: all of them, or those of one participant. Needs its content,
     /// so only once its Begin is applied.
-    pub(super) fn send_open_branches(&mut self, epoch: Epoch, sequence: Sequence, only: Option<ParticipantId>) {
+    pub(super) fn send_open_branches(
+        &mut self,
+        epoch: Epoch,
+        sequence: Sequence,
+        only: Option<ParticipantId>,
+    ) {
         let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
         let Some(live) = self.machine.live().get(epoch, sequence) else { return };
         let deadline_ms = flight.deadline_ms;

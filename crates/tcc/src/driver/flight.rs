@@ -119,7 +119,12 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    pub(super) fn new(branches: Branches, deadline_ms: Millis, answer_by_ms: Millis, waiter: Option<Waiter>) -> Self {
+    pub(super) fn new(
+        branches: Branches,
+        deadline_ms: Millis,
+        answer_by_ms: Millis,
+        waiter: Option<Waiter>,
+    ) -> Self {
         Self {
             phase: Phase::Trying,
             begun: false,

@@ -50,7 +50,8 @@ impl Driver {
                     }
                     self.send_open_branches(epoch, sequence, Some(participant));
                 }
-            } else if !self.is_to_come(epoch, sequence) && self.machine.live().get(epoch, sequence).is_none() {
+            } else if !self.is_to_come(epoch, sequence) && self.machine.live().get(epoch, sequence).is_none()
+            {
                 self.outbox.cancel(participant, epoch, sequence);
             }
         }

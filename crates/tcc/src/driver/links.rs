@@ -176,7 +176,13 @@ impl Driver {
     }
 
     /// An attempt to reach a participant failed; the next is due at `next_attempt_ms` (0: not known here).
-    pub fn link_failed(&mut self, now_ms: Millis, participant: ParticipantId, error: &str, next_attempt_ms: Millis) {
+    pub fn link_failed(
+        &mut self,
+        now_ms: Millis,
+        participant: ParticipantId,
+        error: &str,
+        next_attempt_ms: Millis,
+    ) {
         let Some(link) = self.links.get_mut(participant) else { return };
         link.attempts += 1;
         link.last_error = error.into();

@@ -24,16 +24,16 @@ mod view;
 mod waiting;
 mod watermark;
 
+pub use caller::{Refusal, check_ended};
 pub use flight::{BranchState, Phase};
 pub use links::{Link, LinkKind, LinkState};
-pub use caller::{Refusal, check_ended};
 pub use outbox::{Call, CallKind, EndColumns, Send, TryColumns};
 pub use submit::{LegsRequest, TransferRequest};
 pub use view::{BranchView, Filter, View};
 
 use std::collections::BTreeMap;
 
-use escrow_types::{Amount, Epoch, Millis, Partition, ParticipantId, Reason, Sequence, TransactionKey, Xid};
+use escrow_types::{Amount, Epoch, Millis, ParticipantId, Partition, Reason, Sequence, TransactionKey, Xid};
 
 use crate::command::{Command, Decide, Finish, FinishOnePhase};
 use crate::entry::Entry;
@@ -356,6 +356,7 @@ impl Driver {
 
     /// Applies an entry that is durable, and does what it causes. Entries come in the order of the log.
     pub fn applied(&mut self, entry: &Entry) {
+        self.hear_time(entry.time_ms);
         for command in &entry.commands {
             self.machine.apply(entry.time_ms, command);
             match command {
@@ -385,7 +386,10 @@ impl Driver {
                 }
                 Command::Force(force) => self.forced(force.epoch, force.sequence, force.decision),
                 Command::GiveUp(give_up) => self.given_up(give_up.epoch, give_up.sequence),
-                Command::OpenEpoch(_) | Command::Finish(_) | Command::Attention(_) | Command::SetPaused(_) => {}
+                Command::OpenEpoch(_)
+                | Command::Finish(_)
+                | Command::Attention(_)
+                | Command::SetPaused(_) => {}
             }
         }
     }

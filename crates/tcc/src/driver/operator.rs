@@ -29,7 +29,13 @@ impl Driver {
 
     /// An operator sets a decision, or overrides one after a contradiction. Checked against what the participants are
     /// known to hold.
-    pub fn force(&mut self, epoch: Epoch, sequence: Sequence, confirm: bool, why: &str) -> Result<(), Refusal> {
+    pub fn force(
+        &mut self,
+        epoch: Epoch,
+        sequence: Sequence,
+        confirm: bool,
+        why: &str,
+    ) -> Result<(), Refusal> {
         let Some(flight) = self.flights.get_mut(epoch, sequence) else {
             return refuse(Reason::AlreadyDecided, "it has ended");
         };
@@ -42,7 +48,8 @@ impl Driver {
         let mut states = flight.branches.as_slice().iter().map(|branch| (branch.participant, branch.state));
         match flight.phase {
             Phase::Trying if confirm => {
-                if let Some((participant, state)) = states.find(|(_, state)| *state != BranchState::Reserved) {
+                if let Some((participant, state)) = states.find(|(_, state)| *state != BranchState::Reserved)
+                {
                     let message = format!("participant {} holds no reservation ({state:?})", participant.0);
                     return refuse(Reason::NotReserved, message);
                 }

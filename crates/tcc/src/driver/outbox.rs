@@ -119,11 +119,21 @@ impl Outbox {
         &mut self.mails[at].1
     }
 
-    pub(super) fn tries(&mut self, participant: ParticipantId, epoch: Epoch, deadline_ms: Millis) -> &mut TryColumns {
+    pub(super) fn tries(
+        &mut self,
+        participant: ParticipantId,
+        epoch: Epoch,
+        deadline_ms: Millis,
+    ) -> &mut TryColumns {
         try_columns(&mut self.mail(participant).tries, epoch, deadline_ms)
     }
 
-    pub(super) fn one_phase(&mut self, participant: ParticipantId, epoch: Epoch, deadline_ms: Millis) -> &mut TryColumns {
+    pub(super) fn one_phase(
+        &mut self,
+        participant: ParticipantId,
+        epoch: Epoch,
+        deadline_ms: Millis,
+    ) -> &mut TryColumns {
         try_columns(&mut self.mail(participant).one_phase, epoch, deadline_ms)
     }
 
@@ -131,7 +141,13 @@ impl Outbox {
         end_columns(&mut self.mail(participant).confirms, epoch).sequences.push(sequence);
     }
 
-    pub(super) fn confirm_partly(&mut self, participant: ParticipantId, epoch: Epoch, sequence: Sequence, amounts: Vec<Amount>) {
+    pub(super) fn confirm_partly(
+        &mut self,
+        participant: ParticipantId,
+        epoch: Epoch,
+        sequence: Sequence,
+        amounts: Vec<Amount>,
+    ) {
         self.mail(participant).confirms.push(EndColumns {
             epoch,
             sequences: vec![sequence],
@@ -158,7 +174,8 @@ impl Outbox {
             let cancels = mail.cancels.into_iter().map(Send::Cancel);
             let tries = mail.tries.into_iter().map(Send::Try);
             let one_phase = mail.one_phase.into_iter().map(Send::TryAndConfirm);
-            let all = mail.watermarks.into_iter().chain(confirms).chain(cancels).chain(tries).chain(one_phase);
+            let all =
+                mail.watermarks.into_iter().chain(confirms).chain(cancels).chain(tries).chain(one_phase);
             sends.extend(all.map(|send| (*participant, send)));
         }
         sends

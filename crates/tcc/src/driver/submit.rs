@@ -3,7 +3,9 @@
 //! Precedence of refusals: the request itself (ids, accounts, currency, amounts), then what is remembered under its id,
 //! then whether there is room. A refused request leaves no trace.
 
-use escrow_types::{AccountKey, Amount, Currency, Epoch, Millis, ParticipantId, Reason, Sequence, TransactionKey};
+use escrow_types::{
+    AccountKey, Amount, Currency, Epoch, Millis, ParticipantId, Reason, Sequence, TransactionKey,
+};
 
 use super::flight::{Branches, Flight, is_one_phase};
 use super::{Driver, LinkKind, LinkState, Pending, Standing, Waiter};
@@ -47,8 +49,20 @@ pub struct LegsRequest {
 }
 
 impl Driver {
+    /// Only for speed: these ids are submitted next, one after the other. Best in portions of some 32, because what is
+    /// remembered of millions of ids is in no cache, and looking for many at once costs hardly more than for one.
+    pub fn look_ahead(&self, keys: impl Iterator<Item = TransactionKey>) {
+        self.machine.remembered().look_ahead(keys);
+    }
+
     /// A transfer. Its answer comes by [`super::Outputs::answers`], now or later.
-    pub fn submit_transfer(&mut self, now_ms: Millis, older: &dyn Older, request: &TransferRequest<'_>, waiter: Waiter) {
+    pub fn submit_transfer(
+        &mut self,
+        now_ms: Millis,
+        older: &dyn Older,
+        request: &TransferRequest<'_>,
+        waiter: Waiter,
+    ) {
         if let Err(reason) = self.try_submit_transfer(now_ms, older, request, waiter) {
             self.answer(waiter, Epoch(0), 0, Standing::Refused(reason), false);
         }
@@ -204,7 +218,9 @@ impl Driver {
         }
         let window = self.config.idempotency_window_ms;
         let row = self.machine.remembered().get(key).copied().or_else(|| older.find(key));
-        if let Some(row) = row.filter(|row| row.finished_ms == 0 || row.finished_ms.saturating_add(window) >= now_ms) {
+        if let Some(row) =
+            row.filter(|row| row.finished_ms == 0 || row.finished_ms.saturating_add(window) >= now_ms)
+        {
             self.answer_row(row, fingerprint, waiter, answer_by_ms)?;
             return Ok(true);
         }
@@ -215,12 +231,20 @@ impl Driver {
         Ok(false)
     }
 
-    fn answer_row(&mut self, row: Row, fingerprint: u64, waiter: Waiter, answer_by_ms: Millis) -> Result<(), Reason> {
+    fn answer_row(
+        &mut self,
+        row: Row,
+        fingerprint: u64,
+        waiter: Waiter,
+        answer_by_ms: Millis,
+    ) -> Result<(), Reason> {
         if row.fingerprint != fingerprint {
             return Err(Reason::TransactionIdReused);
         }
         match row.outcome() {
-            Some(outcome) => self.answer(waiter, row.epoch, row.sequence, Standing::Decided(outcome.decision), true),
+            Some(outcome) => {
+                self.answer(waiter, row.epoch, row.sequence, Standing::Decided(outcome.decision), true);
+            }
             None => self.answer_or_wait(row.epoch, row.sequence, waiter, answer_by_ms),
         }
         Ok(())
@@ -308,7 +332,8 @@ pub(super) fn is_balanced(legs: &[Leg], amounts: &[Amount]) -> bool {
 }
 
 fn push_names(list: &mut Vec<Name>, row: u32, names: &Names) {
-    let all = [(NameOf::Transaction, &names.transaction_id), (NameOf::From, &names.from), (NameOf::To, &names.to)];
+    let all =
+        [(NameOf::Transaction, &names.transaction_id), (NameOf::From, &names.from), (NameOf::To, &names.to)];
     for (of, text) in all {
         if let Some(text) = text {
             list.push(Name { row, of, text: text.clone() });

@@ -19,7 +19,8 @@ impl Driver {
         self.retry_calls(now_ms);
         self.find_stalled(now_ms);
         for link in self.links.iter_mut() {
-            if link.kind == LinkKind::Unary && link.state == LinkState::Down && now_ms >= link.next_attempt_ms {
+            if link.kind == LinkKind::Unary && link.state == LinkState::Down && now_ms >= link.next_attempt_ms
+            {
                 // Half open: the next transaction finds out.
                 link.state = LinkState::Waiting;
             }
@@ -125,7 +126,8 @@ impl Driver {
         let waits = |state: BranchState| matches!(state, BranchState::Trying | BranchState::Ending);
         self.flights.iter().any(|(_, _, flight)| {
             let mut branches = flight.branches.as_slice().iter();
-            branches.any(|branch| branch.participant == participant && branch.under_way && waits(branch.state))
+            branches
+                .any(|branch| branch.participant == participant && branch.under_way && waits(branch.state))
         })
     }
 }

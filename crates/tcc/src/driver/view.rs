@@ -61,7 +61,8 @@ impl Driver {
     /// Where a transaction is, by its caller's id: unfinished here, ended in memory, or ended and handed over.
     pub fn find(&self, older: &dyn Older, key: TransactionKey) -> Option<Row> {
         if let Some(pending) = self.pending_keys.get(&key) {
-            let (epoch, sequence, fingerprint) = (self.flights.epoch(), pending.sequence, pending.fingerprint);
+            let (epoch, sequence, fingerprint) =
+                (self.flights.epoch(), pending.sequence, pending.fingerprint);
             return Some(Row { key, sequence, fingerprint, finished_ms: 0, epoch, outcome: 0 });
         }
         self.machine.remembered().get(key).copied().or_else(|| older.find(key))
@@ -71,8 +72,12 @@ impl Driver {
     pub fn view(&self, now_ms: Millis, epoch: Epoch, sequence: Sequence) -> Option<View<'_>> {
         let flight = self.flights.get(epoch, sequence)?;
         let live = self.machine.live().get(epoch, sequence)?;
-        let branches: Vec<BranchView> =
-            flight.branches.as_slice().iter().map(|branch| self.branch_view(epoch, sequence, branch)).collect();
+        let branches: Vec<BranchView> = flight
+            .branches
+            .as_slice()
+            .iter()
+            .map(|branch| self.branch_view(epoch, sequence, *branch))
+            .collect();
         let failing = branches.iter().any(|branch| branch.attempts > 0);
         let old = now_ms.saturating_sub(live.begun_ms) >= self.config.in_doubt_after_ms;
         // A reservation that its caller holds within its time is not in doubt.
@@ -89,7 +94,7 @@ impl Driver {
         })
     }
 
-    fn branch_view(&self, epoch: Epoch, sequence: Sequence, branch: &Branch) -> BranchView {
+    fn branch_view(&self, epoch: Epoch, sequence: Sequence, branch: Branch) -> BranchView {
         let participant = branch.participant;
         let mut view = BranchView {
             participant,
@@ -145,7 +150,14 @@ impl Driver {
     }
 
     /// The cheap part of a filter: most transactions of a busy server are young and healthy.
-    fn may_match(&self, now_ms: Millis, filter: &Filter, epoch: Epoch, sequence: Sequence, flight: &Flight) -> bool {
+    fn may_match(
+        &self,
+        now_ms: Millis,
+        filter: &Filter,
+        epoch: Epoch,
+        sequence: Sequence,
+        flight: &Flight,
+    ) -> bool {
         let branches = flight.branches.as_slice();
         let mentions = |participant| branches.iter().any(|branch| branch.participant == participant);
         if filter.participant.is_some_and(|participant| !mentions(participant)) {

@@ -67,7 +67,13 @@ impl Driver {
     }
 
     /// Lets a caller wait, at most until a time.
-    pub(super) fn add_waiter(&mut self, epoch: Epoch, sequence: Sequence, waiter: Waiter, answer_by_ms: Millis) {
+    pub(super) fn add_waiter(
+        &mut self,
+        epoch: Epoch,
+        sequence: Sequence,
+        waiter: Waiter,
+        answer_by_ms: Millis,
+    ) {
         let flight = self.flights.get_mut(epoch, sequence).expect("only on unfinished transactions");
         if flight.waiter.is_none() {
             flight.waiter = Some(waiter);
@@ -85,7 +91,13 @@ impl Driver {
     }
 
     /// Answers at once what can be answered of an unfinished transaction; else lets the caller wait with the others.
-    pub(super) fn answer_or_wait(&mut self, epoch: Epoch, sequence: Sequence, waiter: Waiter, answer_by_ms: Millis) {
+    pub(super) fn answer_or_wait(
+        &mut self,
+        epoch: Epoch,
+        sequence: Sequence,
+        waiter: Waiter,
+        answer_by_ms: Millis,
+    ) {
         let Some(flight) = self.flights.get(epoch, sequence) else {
             let decision = self.landed(epoch, sequence);
             let standing = decision.map_or(Standing::Pending, Standing::Decided);

@@ -12,7 +12,8 @@ use escrow_invariants::{Invariant, hold};
 use escrow_types::{Digest, Epoch, Millis, Reason, Sequence, TransactionKey};
 
 use crate::command::{
-    Attention, BeginLegs, BeginTransfers, Command, Decide, DecidePartial, Finish, FinishOnePhase, Force, GiveUp, NameOf,
+    Attention, BeginLegs, BeginTransfers, Command, Decide, DecidePartial, Finish, FinishOnePhase, Force,
+    GiveUp, NameOf,
 };
 use crate::content::Content;
 use crate::entry::Entry;
@@ -139,7 +140,12 @@ impl Machine {
     pub fn apply(&mut self, time_ms: Millis, command: &Command) {
         match command {
             Command::OpenEpoch(epoch) => {
-                hold!(Invariant::DeposedChangesNothing, *epoch > self.epoch(), "{epoch:?} after {:?}", self.epoch());
+                hold!(
+                    Invariant::DeposedChangesNothing,
+                    *epoch > self.epoch(),
+                    "{epoch:?} after {:?}",
+                    self.epoch()
+                );
                 self.live.start_epoch(*epoch, 0);
             }
             Command::BeginTransfers(begin) => self.begin_transfers(time_ms, begin),
@@ -162,11 +168,17 @@ impl Machine {
     }
 
     fn begin_transfers(&mut self, time_ms: Millis, begin: &BeginTransfers) {
-        hold!(Invariant::ReplayEquals, begin.first == self.live.next(), "sequences have a gap at {}", begin.first);
+        hold!(
+            Invariant::ReplayEquals,
+            begin.first == self.live.next(),
+            "sequences have a gap at {}",
+            begin.first
+        );
         let mut names = begin.names.iter().peekable();
         for row in 0..begin.len() {
             if row % LOOK_AHEAD_ROWS == 0 {
-                self.remembered.look_ahead(&begin.keys[row..begin.len().min(row + LOOK_AHEAD_ROWS)]);
+                let keys = &begin.keys[row..begin.len().min(row + LOOK_AHEAD_ROWS)];
+                self.remembered.look_ahead(keys.iter().map(|&key| TransactionKey(key)));
             }
             let transfer = begin.transfer(row);
             let mut texts: Option<Box<Names>> = None;
@@ -196,7 +208,12 @@ impl Machine {
     }
 
     fn begin_legs(&mut self, time_ms: Millis, begin: &BeginLegs) {
-        hold!(Invariant::ReplayEquals, begin.sequence == self.live.next(), "sequences have a gap at {}", begin.sequence);
+        hold!(
+            Invariant::ReplayEquals,
+            begin.sequence == self.live.next(),
+            "sequences have a gap at {}",
+            begin.sequence
+        );
         let content = begin.content();
         let named = begin.transaction_id.is_some();
         self.push(Live {
@@ -209,8 +226,9 @@ impl Machine {
             decided_ms: 0,
             forced: false,
             attention: false,
-            names: named
-                .then(|| Box::new(Names { transaction_id: begin.transaction_id.clone(), ..Names::default() })),
+            names: named.then(|| {
+                Box::new(Names { transaction_id: begin.transaction_id.clone(), ..Names::default() })
+            }),
             row: 0,
         });
     }
@@ -268,7 +286,14 @@ impl Machine {
         }
     }
 
-    fn finish(&mut self, time_ms: Millis, epoch: Epoch, sequence: Sequence, outcome: Option<Decision>, mixed: bool) {
+    fn finish(
+        &mut self,
+        time_ms: Millis,
+        epoch: Epoch,
+        sequence: Sequence,
+        outcome: Option<Decision>,
+        mixed: bool,
+    ) {
         self.unfinished(epoch, sequence);
         let live = self.live.remove(epoch, sequence).expect("just seen");
         let decision = match (live.decision, outcome) {

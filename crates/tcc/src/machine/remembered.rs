@@ -77,7 +77,8 @@ const _: () = assert!(size_of::<Row>() == 48, "a row is 48 bytes: 24 h of them m
 impl Row {
     /// How it ended; `None` while it is unfinished.
     pub fn outcome(&self) -> Option<Outcome> {
-        (self.finished_ms != 0).then(|| Outcome::from_byte(self.outcome).expect("only written from an outcome"))
+        (self.finished_ms != 0)
+            .then(|| Outcome::from_byte(self.outcome).expect("only written from an outcome"))
     }
 
     /// Its xid.
@@ -127,12 +128,19 @@ impl Remembered {
         &self.rows
     }
 
-    pub(super) fn begin(&mut self, key: TransactionKey, epoch: Epoch, sequence: Sequence, fingerprint: u64) -> u32 {
+    pub(super) fn begin(
+        &mut self,
+        key: TransactionKey,
+        epoch: Epoch,
+        sequence: Sequence,
+        fingerprint: u64,
+    ) -> u32 {
         if self.forgetful {
             return 0;
         }
         let row = Row { key, sequence, fingerprint, finished_ms: 0, epoch, outcome: 0 };
-        let position = u32::try_from(self.rows.len()).expect("checkpoints hand rows over long before 4 billion");
+        let position =
+            u32::try_from(self.rows.len()).expect("checkpoints hand rows over long before 4 billion");
         self.rows.push(row);
         let Self { rows, positions, .. } = self;
         // A key comes again only after it left the window; the newer row then stands for it.
@@ -164,10 +172,11 @@ impl Remembered {
         std::mem::replace(self, Self { rows, positions, forgetful: self.forgetful })
     }
 
-    /// Looks for keys that will be inserted next, all at once, so that the cache misses of one overlap those of the others.
-    pub(super) fn look_ahead(&self, keys: &[u128]) {
-        for &key in keys {
-            std::hint::black_box(self.positions.find(spread(key), |_| true));
+    /// Looks for keys that will be looked for or inserted next, all at once, so that the cache misses of one overlap those
+    /// of the others. Changes nothing.
+    pub(crate) fn look_ahead(&self, keys: impl Iterator<Item = TransactionKey>) {
+        for key in keys {
+            std::hint::black_box(self.positions.find(hash(key), |_| true));
         }
     }
 

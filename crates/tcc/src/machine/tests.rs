@@ -89,7 +89,8 @@ fn a_transaction_is_remembered_with_its_outcome() {
     let confirmed = Outcome { decision: Decision::Confirm, mark: Mark::default() };
     assert_eq!((row.outcome(), row.finished_ms), (Some(confirmed), 77));
     let row = machine.remembered().get(TransactionKey(11)).unwrap();
-    let mixed = Outcome { decision: Decision::Cancel(Reason::Forced), mark: Mark { forced: true, mixed: true } };
+    let mixed =
+        Outcome { decision: Decision::Cancel(Reason::Forced), mark: Mark { forced: true, mixed: true } };
     assert_eq!(row.outcome(), Some(mixed));
     assert_eq!(machine.remembered().get(TransactionKey(20)).unwrap().outcome(), None);
     assert_eq!(machine.remembered().get(TransactionKey(99)), None);

@@ -41,7 +41,9 @@ impl Checks {
                 Logged::Force(force) => {
                     self.forced.insert((force.epoch, force.sequence));
                 }
-                Logged::Attention(attention) => panic!("a contradiction where nobody breaks the contract: {attention:?}"),
+                Logged::Attention(attention) => {
+                    panic!("a contradiction where nobody breaks the contract: {attention:?}")
+                }
                 _ => {}
             }
         }
@@ -90,8 +92,12 @@ impl Checks {
         if !self.confirmed.insert((xid, shard)) {
             return;
         }
-        assert!(!self.canceled.contains(&(xid, shard)), "invariant 3: {xid:?} on {shard} canceled, then confirmed");
-        let (_, content) = self.begun.get(&xid).unwrap_or_else(|| panic!("{xid:?} was confirmed and never began"));
+        assert!(
+            !self.canceled.contains(&(xid, shard)),
+            "invariant 3: {xid:?} on {shard} canceled, then confirmed"
+        );
+        let (_, content) =
+            self.begun.get(&xid).unwrap_or_else(|| panic!("{xid:?} was confirmed and never began"));
         let legs = content.legs().into_iter().filter(|leg| usize::from(leg.participant.0) == shard);
         for (at, leg) in legs.enumerate() {
             let amount = i128::from(partial.map_or(leg.amount, |amounts| amounts[at]));

@@ -8,6 +8,7 @@
 //! One seed again: `ESCROW_SEED=17 cargo test -p escrow-tcc --test simulation`; more of them: `ESCROW_SEEDS=50000`,
 //! starting at `ESCROW_FIRST_SEED`.
 
+mod callers;
 mod checks;
 mod coordinator;
 mod disk;

@@ -61,7 +61,8 @@ impl Network {
         line.back.clear();
         line.open = false;
         if prng.one_in(3) {
-            let copy = Line { shard: line.shard, open: false, there: line.there.clone(), back: VecDeque::new() };
+            let copy =
+                Line { shard: line.shard, open: false, there: line.there.clone(), back: VecDeque::new() };
             self.count += 1;
             self.lines.insert(self.count, copy);
         }

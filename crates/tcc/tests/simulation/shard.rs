@@ -58,11 +58,16 @@ impl Shard {
             let entry = Entry::decode(bytes).expect("as it was encoded");
             let senders = self.senders.pop_front().expect("one list an entry");
             for (command, connection) in entry.commands.into_iter().zip(senders) {
-                let stale = sender_epoch(&command).is_some_and(|epoch| Some(epoch) < self.wallet.epoch(Partition(0)));
+                let stale =
+                    sender_epoch(&command).is_some_and(|epoch| Some(epoch) < self.wallet.epoch(Partition(0)));
                 let before = stale.then(|| self.wallet.digest());
                 let answers = self.wallet.apply(entry.time_ms, &command);
                 if let Some(before) = before {
-                    assert_eq!(self.wallet.digest(), before, "invariant 11: a deposed epoch changed something");
+                    assert_eq!(
+                        self.wallet.digest(),
+                        before,
+                        "invariant 11: a deposed epoch changed something"
+                    );
                 }
                 effects.push(Effect { connection, command, answers });
             }
@@ -115,7 +120,11 @@ impl Shard {
             }
         }
         assert_eq!(alone.digest(), self.wallet.digest(), "invariant 10: the log alone");
-        assert_eq!(self.rebuilt(self.applied).digest(), self.wallet.digest(), "invariant 10: checkpoint and log");
+        assert_eq!(
+            self.rebuilt(self.applied).digest(),
+            self.wallet.digest(),
+            "invariant 10: checkpoint and log"
+        );
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -136,5 +145,8 @@ fn sender_epoch(command: &Command) -> Option<Epoch> {
 /// The rows of an answer to branches.
 pub(crate) fn rows(answers: &Answers) -> Vec<(Epoch, Sequence, Answer)> {
     let branches = answers.branches();
-    branches.into_iter().flat_map(|rows| rows.iter().map(|(sequence, answer)| (rows.epoch, sequence, answer))).collect()
+    branches
+        .into_iter()
+        .flat_map(|rows| rows.iter().map(|(sequence, answer)| (rows.epoch, sequence, answer)))
+        .collect()
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use escrow_tcc::driver::{CallerId, LinkState, Send, Standing, TryColumns, Wait, Waiter};
+use escrow_tcc::driver::{LinkState, Send, TryColumns};
 use escrow_tcc::machine::{Decision, Older as _};
-use escrow_types::{AccountId, AccountKey, Currency, Epoch, Partition, ParticipantId, Reason};
-use escrow_wallet::{Answers, Command, EndBatch, Hello, OpenAccount, Overdraft, Partial, Sender, TryBatch, Watermark};
+use escrow_types::{AccountId, AccountKey, Currency, Epoch, ParticipantId, Partition};
+use escrow_wallet::{
+    Answers, Command, EndBatch, Hello, OpenAccount, Overdraft, Partial, Sender, TryBatch, Watermark,
+};
 
 use crate::checks::Checks;
 use crate::coordinator::{Coordinator, routing};
-use crate::jobs::{ACCOUNTS, Job, Then};
+use crate::jobs::{ACCOUNTS, Job};
 use crate::network::{Connection, Network, Reply};
 use crate::prng::Prng;
 use crate::shard::{Effect, Shard};
@@ -17,18 +19,18 @@ use crate::shard::{Effect, Shard};
 const PARTITION: Partition = Partition(0);
 
 pub(crate) struct World {
-    prng: Prng,
-    now: u64,
-    coordinator: Coordinator,
-    shards: Vec<Shard>,
-    network: Network,
+    pub(crate) prng: Prng,
+    pub(crate) now: u64,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) network: Network,
     /// The connection to each shard, if there is one.
-    current: Vec<Option<Connection>>,
-    jobs: Vec<Job>,
+    pub(crate) current: Vec<Option<Connection>>,
+    pub(crate) jobs: Vec<Job>,
     /// Which job a request belongs to, and whether it asked for other content under the same id.
-    tags: BTreeMap<u64, (usize, bool)>,
-    next_tag: u64,
-    checks: Checks,
+    pub(crate) tags: BTreeMap<u64, (usize, bool)>,
+    pub(crate) next_tag: u64,
+    pub(crate) checks: Checks,
 }
 
 impl World {
@@ -43,7 +45,8 @@ impl World {
             let shard = routing.of(id.key()).expect("there are shards").0;
             let overdraft = if index == 0 { Overdraft::Unlimited } else { Overdraft::Forbidden };
             let mut bytes = Vec::new();
-            Command::OpenAccounts(vec![OpenAccount { id, currency: Currency::USD, overdraft }]).encode(&mut bytes);
+            Command::OpenAccounts(vec![OpenAccount { id, currency: Currency::USD, overdraft }])
+                .encode(&mut bytes);
             shards[usize::from(shard)].receive(0, bytes);
         }
         for shard in &mut shards {
@@ -68,22 +71,29 @@ impl World {
         world
     }
 
-    /// Steps with faults, then steps without until all is over.
+    /// Steps with faults, then steps without until all is over. How many faults, how slow the coordinator's disk is and how
+    /// often it speaks of watermarks differ from seed to seed: some bugs need a lot of one thing and little of another.
     pub(crate) fn run(&mut self, steps: u32) {
         let faults = self.prng.below(4);
+        let slowness = [1, 1, 5][self.prng.index(3)];
+        let watermarks = [0, 1, 10][self.prng.index(3)];
         for _ in 0..steps {
-            self.step(faults);
+            self.step(faults, slowness);
+            if self.prng.below(100) < watermarks {
+                self.coordinator.driver.send_watermark();
+            }
             self.take_outputs();
         }
         self.drain();
         self.check_the_end();
     }
 
-    fn step(&mut self, faults: u64) {
+    fn step(&mut self, faults: u64, slowness: u64) {
         match self.prng.below(100) {
             0..8 => self.submit_new(),
             8..13 => self.ask_again(),
             13..18 => self.end_a_hold(),
+            18..38 if !self.prng.one_in(slowness) => {}
             18..28 => self.append(),
             28..38 => self.coordinator.sync(),
             38..53 => self.deliver(),
@@ -103,8 +113,7 @@ impl World {
                     self.connect(shard);
                 }
             }
-            92 => self.coordinator.driver.send_watermark(),
-            93 => self.ask_overdue(),
+            92..94 => self.ask_overdue(),
             94 => self.checkpoint(),
             95 => self.operate(),
             _ if self.prng.below(4) < faults => self.fault(),
@@ -133,106 +142,6 @@ impl World {
     fn pass(&mut self) {
         self.now += if self.prng.one_in(10) { self.prng.below(800) } else { self.prng.below(30) };
         self.coordinator.driver.tick(self.now);
-    }
-
-    // Callers.
-
-    fn waiter(&mut self, job: usize, other_content: bool) -> Waiter {
-        let wait = match self.prng.below(3) {
-            0 => Wait::Decided,
-            1 => Wait::Completed,
-            _ if self.jobs[job].is_two_step() => Wait::Reserved,
-            _ => Wait::Decided,
-        };
-        self.next_tag += 1;
-        self.tags.insert(self.next_tag, (job, other_content));
-        Waiter { caller: CallerId(0), tag: self.next_tag, wait }
-    }
-
-    fn submit_new(&mut self) {
-        if self.jobs.len() < 40 {
-            let number = self.jobs.len() as u64;
-            self.jobs.push(Job::new(number, &mut self.prng));
-            self.submit(number as usize);
-        }
-    }
-
-    fn ask_again(&mut self) {
-        if self.jobs.is_empty() {
-            return;
-        }
-        let job = self.prng.index(self.jobs.len());
-        if self.jobs[job].told.is_some() && self.prng.one_in(4) {
-            self.submit_other_content(job);
-        } else {
-            self.submit(job);
-        }
-    }
-
-    fn submit(&mut self, index: usize) {
-        let timeout_ms = if self.prng.one_in(4) { 1 + self.prng.below(300) } else { 0 };
-        let waiter = self.waiter(index, false);
-        let (job, shards) = (&self.jobs[index], self.shards.len());
-        let Coordinator { driver, older, .. } = &mut self.coordinator;
-        if let Some(request) = job.transfer(timeout_ms) {
-            driver.submit_transfer(self.now, older, &request, waiter);
-        }
-        if let Some(request) = job.legs(shards, timeout_ms) {
-            driver.submit_legs(self.now, older, request, waiter);
-        }
-    }
-
-    fn submit_other_content(&mut self, index: usize) {
-        let waiter = self.waiter(index, true);
-        let (job, shards) = (&self.jobs[index], self.shards.len());
-        let Coordinator { driver, older, .. } = &mut self.coordinator;
-        if let Some(mut request) = job.transfer(0) {
-            request.amount += 1;
-            driver.submit_transfer(self.now, older, &request, waiter);
-        }
-        if let Some(mut request) = job.legs(shards, 0) {
-            request.two_step = !request.two_step;
-            driver.submit_legs(self.now, older, request, waiter);
-        }
-    }
-
-    /// The caller of a two-step transaction that was told RESERVED does what it wants to do, again and again.
-    fn end_a_hold(&mut self) {
-        let held = |job: &Job| job.reserved && job.told.is_none() && job.then != Then::Nothing;
-        let held: Vec<usize> = (0..self.jobs.len()).filter(|&job| held(&self.jobs[job])).collect();
-        if held.is_empty() {
-            return;
-        }
-        let index = held[self.prng.index(held.len())];
-        let waiter = self.waiter(index, false);
-        let job = &self.jobs[index];
-        let Coordinator { driver, older, .. } = &mut self.coordinator;
-        let row = driver.find(older, job.key).expect("what was told RESERVED is known");
-        if row.outcome().is_some() {
-            return;
-        }
-        // A refusal says: not yet, or already decided otherwise (the hold expired).
-        let _ = match job.then {
-            Then::Confirm => driver.confirm(row.epoch, row.sequence, None, waiter),
-            Then::Half => driver.confirm(row.epoch, row.sequence, Some(job.half()), waiter),
-            Then::Cancel | Then::Nothing => driver.cancel(row.epoch, row.sequence, waiter),
-        };
-    }
-
-    fn operate(&mut self) {
-        let driver = &mut self.coordinator.driver;
-        let live: Vec<_> = driver.machine().live().iter().map(|(epoch, sequence, _)| (epoch, sequence)).collect();
-        if live.is_empty() {
-            return;
-        }
-        let (epoch, sequence) = live[self.prng.index(live.len())];
-        let branches = driver.view(self.now, epoch, sequence).map_or(0, |view| view.branches.len());
-        let _ = match self.prng.below(3) {
-            0 => driver.operator_cancel(epoch, sequence),
-            // Forcing a one-phase transaction guesses at what its participant did, and may contradict it.
-            1 if branches > 1 => driver.force(epoch, sequence, self.prng.one_in(2), "simulated"),
-            _ => driver.retry(epoch, sequence),
-        };
     }
 
     // The coordinator.
@@ -284,29 +193,6 @@ impl World {
                 }
             }
             Send::Try(_) | Send::Watermark { .. } => {}
-        }
-    }
-
-    fn told(&mut self, index: usize, other_content: bool, standing: Standing) {
-        let job = &mut self.jobs[index];
-        if other_content {
-            assert_eq!(standing, Standing::Refused(Reason::TransactionIdReused), "invariant 6: {}", job.key);
-            return;
-        }
-        match standing {
-            Standing::Decided(decision) => {
-                let first = *job.told.get_or_insert(decision);
-                assert_eq!(first, decision, "invariant 4: {} was told both", job.key);
-            }
-            Standing::Reserved => {
-                assert!(job.is_two_step());
-                job.reserved = true;
-            }
-            Standing::Pending => {}
-            Standing::Refused(Reason::ParticipantUnavailable) => {
-                assert!(job.told.is_none() && !job.reserved, "{} is known", job.key);
-            }
-            Standing::Refused(reason) => panic!("{} was refused: {reason}", job.key),
         }
     }
 
@@ -443,7 +329,12 @@ impl World {
             self.coordinator.driver.tick(self.now);
             let held: usize = self.shards.iter().map(|shard| shard.wallet.reservations_held()).sum();
             let idle = self.shards.iter().all(Shard::is_idle);
-            if round > 20 && held == 0 && idle && self.coordinator.driver.is_quiet() && self.coordinator.is_synced() {
+            if round > 20
+                && held == 0
+                && idle
+                && self.coordinator.driver.is_quiet()
+                && self.coordinator.is_synced()
+            {
                 return;
             }
         }
@@ -467,7 +358,9 @@ impl World {
         assert_eq!(posted, self.checks.posted, "balances are what the confirmed branches add up to");
         for job in &self.jobs {
             let Coordinator { driver, older, .. } = &self.coordinator;
-            let Some(row) = driver.machine().remembered().get(job.key).copied().or_else(|| older.find(job.key)) else {
+            let Some(row) =
+                driver.machine().remembered().get(job.key).copied().or_else(|| older.find(job.key))
+            else {
                 assert!(job.told.is_none() && !job.reserved, "invariant 9: {} is forgotten", job.key);
                 continue;
             };
@@ -478,8 +371,13 @@ impl World {
             let xid = (row.epoch, row.sequence);
             assert!(!outcome.mark.forced || self.checks.forced.contains(&xid), "{xid:?} was never forced");
             let participants = self.checks.begun[&xid].1.participants();
-            let posted = participants.iter().all(|id| self.checks.confirmed.contains(&(xid, usize::from(id.0))));
-            assert_eq!(posted, outcome.decision == Decision::Confirm, "invariant 3: {xid:?} ended {outcome:?}");
+            let posted =
+                participants.iter().all(|id| self.checks.confirmed.contains(&(xid, usize::from(id.0))));
+            assert_eq!(
+                posted,
+                outcome.decision == Decision::Confirm,
+                "invariant 3: {xid:?} ended {outcome:?}"
+            );
         }
     }
 }
@@ -505,6 +403,8 @@ fn command(sender: Epoch, send: Send) -> Command {
         Send::Cancel(columns) => {
             Command::Cancel(EndBatch::new(sender, columns.epoch, columns.sequences).expect("not too many"))
         }
-        Send::Watermark { epoch, below, except } => Command::Watermark(Watermark { sender, epoch, below, except }),
+        Send::Watermark { epoch, below, except } => {
+            Command::Watermark(Watermark { sender, epoch, below, except })
+        }
     }
 }

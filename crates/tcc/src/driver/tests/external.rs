@@ -73,7 +73,11 @@ fn a_failed_call_is_tried_again_after_a_growing_pause() {
     desk.call_failed(EXTERNAL, CallKind::Confirm, "1-0");
     let view = desk.driver.view(desk.now, escrow_types::Epoch(1), 0).unwrap();
     let branch = &view.branches[1];
-    assert_eq!((branch.attempts, &*branch.last_error), (1, "connection refused"), "counted anew in each phase");
+    assert_eq!(
+        (branch.attempts, &*branch.last_error),
+        (1, "connection refused"),
+        "counted anew in each phase"
+    );
     assert_eq!((branch.last_attempt_ms, branch.next_attempt_ms), (desk.now, desk.now + 100));
     assert!(view.in_doubt);
     desk.pass(100);
@@ -87,7 +91,11 @@ fn a_failure_of_an_earlier_phase_changes_nothing() {
     desk.turn();
     desk.pass(5_000);
     desk.turn();
-    assert_eq!(desk.out(), "0<try 1-0 | 0<cancel 1-0 | 7<call try 1-0 | 7<call cancel 1-0".replace("0<try 1-0 | 0<cancel 1-0", "0<cancel 1-0 | 0<try 1-0"));
+    assert_eq!(
+        desk.out(),
+        "0<try 1-0 | 0<cancel 1-0 | 7<call try 1-0 | 7<call cancel 1-0"
+            .replace("0<try 1-0 | 0<cancel 1-0", "0<cancel 1-0 | 0<try 1-0")
+    );
     desk.call_failed(EXTERNAL, CallKind::Try, "1-0");
     desk.tried(EXTERNAL, "1-0", Answer::Reserved);
     desk.pass(60_000);
@@ -183,7 +191,10 @@ fn an_operators_retry_does_not_double_a_call_that_is_under_way() {
 #[test]
 fn its_link_never_needs_a_stream() {
     let mut desk = Desk::new();
-    assert_eq!(desk.driver.links().get(escrow_types::ParticipantId(EXTERNAL)).unwrap().state, LinkState::Ready);
+    assert_eq!(
+        desk.driver.links().get(escrow_types::ParticipantId(EXTERNAL)).unwrap().state,
+        LinkState::Ready
+    );
     desk.driver.send_watermark();
     assert!(!desk.watermarks().contains("7<"));
 }

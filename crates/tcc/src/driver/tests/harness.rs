@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use escrow_types::{AccountKey, Amount, Answer, Currency, Epoch, Millis, ParticipantId, Reason, TransactionKey, Xid};
+use escrow_types::{
+    AccountKey, Amount, Answer, Currency, Epoch, Millis, ParticipantId, Reason, TransactionKey, Xid,
+};
 
 use crate::content::{Direction, Leg};
 use crate::driver::{
-    CallKind, CallerId, Config, Driver, LegsRequest, LinkKind, LinkState, Refusal, RetryDelays, Send, Standing,
-    TransferRequest, TryColumns, Wait, Waiter,
+    CallKind, CallerId, Config, Driver, LegsRequest, LinkKind, LinkState, Refusal, RetryDelays, Send,
+    Standing, TransferRequest, TryColumns, Wait, Waiter,
 };
 use crate::entry::Entry;
 use crate::machine::{Decision, Machine, Older, Row};
@@ -58,7 +60,8 @@ pub(super) fn account(shard: u16, number: u64) -> AccountKey {
 /// A leg: participant, direction (`'-'` debit, `'+'` credit), amount. Each participant has two accounts for this.
 pub(super) fn leg(participant: u16, sign: char, amount: Amount) -> Leg {
     let number = u64::from(sign == '+');
-    let account = if SHARDS.contains(&participant) { account(participant, number) } else { account(0, 9 + number) };
+    let account =
+        if SHARDS.contains(&participant) { account(participant, number) } else { account(0, 9 + number) };
     let direction = if sign == '-' { Direction::Debit } else { Direction::Credit };
     let participant = ParticipantId(participant);
     Leg { participant, account, account_id: None, direction, amount, currency: Currency::USD }
@@ -119,11 +122,13 @@ impl Desk {
 
     /// Takes this turn's entry and appends it; whether there was one.
     pub(super) fn append(&mut self) -> bool {
-        let entry = self.driver.take_entry(self.now);
-        self.push(entry)
+        self.append_with(false)
     }
 
-    fn push(&mut self, entry: Option<Entry>) -> bool {
+    /// … even if only ends wait.
+    pub(super) fn append_with(&mut self, lazy_too: bool) -> bool {
+        let driver = &mut self.driver;
+        let entry = if lazy_too { driver.flush_lazy(self.now) } else { driver.take_entry(self.now) };
         let found = entry.is_some();
         self.log.extend(entry.map(|entry| entry.encode()));
         found
@@ -147,8 +152,7 @@ impl Desk {
 
     /// As a turn, with the ends that were left lying.
     pub(super) fn flush(&mut self) {
-        let entry = self.driver.flush_lazy(self.now);
-        self.push(entry);
+        self.append_with(true);
         self.durable();
     }
 
@@ -227,6 +231,13 @@ impl Desk {
     pub(super) fn legs_waiting(&mut self, tag: u64, two_step: bool, legs: Vec<Leg>, wait: Wait) {
         let key = key(u128::from(tag));
         let request = LegsRequest { key, transaction_id: None, two_step, legs, timeout_ms: 0 };
+        self.driver.submit_legs(self.now, &self.older, request, waiter(tag, wait));
+    }
+
+    /// As `legs_waiting`, two-step, under any id.
+    pub(super) fn submit_legs(&mut self, tag: u64, id: u64, legs: Vec<Leg>, wait: Wait, timeout_ms: Millis) {
+        let key = key(u128::from(id));
+        let request = LegsRequest { key, transaction_id: None, two_step: true, legs, timeout_ms };
         self.driver.submit_legs(self.now, &self.older, request, waiter(tag, wait));
     }
 
@@ -326,7 +337,8 @@ impl Desk {
     pub(super) fn out(&mut self) -> String {
         let outputs = self.driver.take_outputs();
         let sends = outputs.sends.iter().filter(|(_, send)| !matches!(send, Send::Watermark { .. }));
-        let mut lines: Vec<String> = sends.map(|(to, send)| format!("{}<{}", to.0, send_text(send))).collect();
+        let mut lines: Vec<String> =
+            sends.map(|(to, send)| format!("{}<{}", to.0, send_text(send))).collect();
         for call in outputs.calls {
             let kind = kind_text(call.kind);
             lines.push(format!("{}<call {kind} {}-{}", call.participant.0, call.epoch.0, call.sequence));
@@ -352,7 +364,9 @@ impl Desk {
 
     /// What is remembered under an id.
     pub(super) fn remembered(&self, id: u64) -> String {
-        let Some(row) = self.driver.find(&self.older, key(u128::from(id))) else { return "nothing".to_owned() };
+        let Some(row) = self.driver.find(&self.older, key(u128::from(id))) else {
+            return "nothing".to_owned();
+        };
         let Some(outcome) = row.outcome() else { return "unfinished".to_owned() };
         let forced = if outcome.mark.forced { " FORCED" } else { "" };
         let mixed = if outcome.mark.mixed { " MIXED" } else { "" };

@@ -34,7 +34,11 @@ fn work_for_a_participant_that_is_away_for_a_moment_waits() {
     assert_eq!(desk.out(), "0<try 1-0");
     desk.tried(0, "1-0", POOR);
     desk.turn();
-    assert_eq!(desk.out(), "#1 canceled INSUFFICIENT_FUNDS completed", "never sent to 1: nothing to cancel there");
+    assert_eq!(
+        desk.out(),
+        "#1 canceled INSUFFICIENT_FUNDS completed",
+        "never sent to 1: nothing to cancel there"
+    );
     desk.transfer(2, 0, 1);
     desk.turn();
     desk.out();
@@ -198,7 +202,8 @@ fn a_participant_that_is_back_hears_the_watermark_before_any_new_work() {
     desk.out();
     desk.link(0, LinkState::Ready);
     let sends = desk.driver.take_outputs().sends;
-    let kinds: Vec<_> = sends.iter().map(|(_, send)| matches!(send, crate::driver::Send::Watermark { .. })).collect();
+    let kinds: Vec<_> =
+        sends.iter().map(|(_, send)| matches!(send, crate::driver::Send::Watermark { .. })).collect();
     assert_eq!(kinds, [true, false], "its window may be far behind");
 }
 

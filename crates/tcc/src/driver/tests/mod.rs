@@ -3,6 +3,7 @@
 mod external;
 mod harness;
 mod links;
+mod model;
 mod normal;
 mod one_phase;
 mod operator;

@@ -217,7 +217,11 @@ fn an_expired_uuid_v7_is_refused_unless_it_is_remembered() {
     );
     desk.now += 1;
     desk.submit_key(4, edge);
-    assert_eq!(desk.out(), "#4 canceled INSUFFICIENT_FUNDS completed", "expired by its own age, but remembered");
+    assert_eq!(
+        desk.out(),
+        "#4 canceled INSUFFICIENT_FUNDS completed",
+        "expired by its own age, but remembered"
+    );
     desk.checkpoint();
     desk.submit_key(5, edge);
     assert_eq!(desk.out(), "#5 canceled INSUFFICIENT_FUNDS completed", "wherever it is remembered");
@@ -242,10 +246,7 @@ fn many_in_one_turn_travel_together() {
         }
     }
     desk.turn();
-    assert_eq!(
-        desk.out(),
-        "0<confirm 1-0,1-2 | 1<confirm 1-0,1-2,1-3 | 1<cancel 1-1 | 2<confirm 1-3"
-    );
+    assert_eq!(desk.out(), "0<confirm 1-0,1-2 | 1<confirm 1-0,1-2,1-3 | 1<cancel 1-1 | 2<confirm 1-3");
     desk.check_replay();
 }
 

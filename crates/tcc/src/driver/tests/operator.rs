@@ -75,7 +75,10 @@ fn force_confirm_of_a_held_reservation() {
     desk.confirmed(0, "1-0");
     desk.confirmed(1, "1-0");
     desk.flush();
-    assert_eq!((desk.out(), desk.remembered(1)), ("#2 confirmed completed".into(), "confirmed FORCED".into()));
+    assert_eq!(
+        (desk.out(), desk.remembered(1)),
+        ("#2 confirmed completed".into(), "confirmed FORCED".into())
+    );
 }
 
 #[test]

@@ -63,7 +63,11 @@ fn decided_is_ended_again_everywhere() {
         let mut desk = desk.crash();
         assert_eq!((desk.hello(0), desk.hello(1)), ("1-0".into(), "1-0".into()));
         desk.connect();
-        assert_eq!(desk.out(), format!("0<{kind} 1-0 | 1<{kind} 1-0"), "an earlier leader may have sent anything");
+        assert_eq!(
+            desk.out(),
+            format!("0<{kind} 1-0 | 1<{kind} 1-0"),
+            "an earlier leader may have sent anything"
+        );
         desk.submit(2, 1, 0, 1, 5, Wait::Decided, 0);
         assert!(desk.out().starts_with("#2 c"));
         let kind = if cancel { CallKind::Cancel } else { CallKind::Confirm };
@@ -191,7 +195,10 @@ fn a_participant_that_asks_gets_the_decision_again() {
     desk.tried(1, "1-0", Answer::Reserved);
     assert_eq!(desk.outcome("1-0"), "pending", "not durable");
     desk.turn();
-    assert_eq!((desk.outcome("1-0"), desk.out()), ("confirmed".into(), "0<confirm 1-0 | 1<confirm 1-0".into()));
+    assert_eq!(
+        (desk.outcome("1-0"), desk.out()),
+        ("confirmed".into(), "0<confirm 1-0 | 1<confirm 1-0".into())
+    );
     desk.asked(0, "1-0");
     assert_eq!(desk.out(), "0<confirm 1-0");
     desk.confirmed(0, "1-0");
@@ -261,6 +268,9 @@ fn a_shard_that_is_no_longer_configured_decides_its_one_phase_transactions_all_t
     let mut driver = Driver::new(Config::default(), routing, only, machine, Box::new(No));
     driver.recover();
     driver.tick(desk.now + 1_000_000);
-    assert!(driver.take_entry(desk.now).is_none(), "it may have been confirmed: the deadline must not cancel it");
+    assert!(
+        driver.take_entry(desk.now).is_none(),
+        "it may have been confirmed: the deadline must not cancel it"
+    );
     assert_eq!(driver.in_flight(), 1);
 }

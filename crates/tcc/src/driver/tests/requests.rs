@@ -98,7 +98,8 @@ fn transfers_and_legs_keep_their_order_in_the_log() {
     desk.legs(2, false, vec![leg(0, '-', 5), leg(2, '+', 5)]);
     desk.transfer(3, 0, 1);
     desk.turn();
-    let keys: Vec<_> = desk.driver.machine().live().iter().map(|(_, sequence, live)| (sequence, live.key)).collect();
+    let keys: Vec<_> =
+        desk.driver.machine().live().iter().map(|(_, sequence, live)| (sequence, live.key)).collect();
     assert_eq!(keys, [(0, key(1)), (1, key(2)), (2, key(3))]);
     desk.check_replay();
 }

@@ -17,7 +17,11 @@ fn undecided_at_the_deadline_is_canceled() {
     desk.pass(1);
     desk.tried(1, "1-0", Answer::Reserved);
     desk.turn();
-    assert_eq!(desk.out(), "0<cancel 1-0 | 1<cancel 1-0 | #1 canceled DEADLINE_EXCEEDED", "the deadline came first");
+    assert_eq!(
+        desk.out(),
+        "0<cancel 1-0 | 1<cancel 1-0 | #1 canceled DEADLINE_EXCEEDED",
+        "the deadline came first"
+    );
 }
 
 #[test]
