@@ -20,7 +20,10 @@ pub(super) const ROWS_UNANSWERED_MAX: u32 = 262_144;
 
 /// The next message of a caller. One that cannot be read ends the stream with a refusal; what came before goes on.
 pub(super) async fn next<T>(messages: &mut Streaming<T>) -> Result<Option<T>, Status> {
-    messages.message().await.map_err(|status| escrow_service::malformed::refusal_of(&status).unwrap_or(status))
+    messages
+        .message()
+        .await
+        .map_err(|status| escrow_service::malformed::refusal_of(&status).unwrap_or(status))
 }
 
 /// What the task that reads a stream holds.

@@ -3,7 +3,9 @@
 use escrow_proto::v1::exchange_response::Message;
 use escrow_tcc::driver::{Answered, CallKind, LinkState, Standing, TransferRequest, Waiter};
 use escrow_tcc::{Command, Entry};
-use escrow_types::{AccountKey, Answer, Currency, Epoch, Millis, ParticipantId, Reason, Sequence, TransactionKey};
+use escrow_types::{
+    AccountKey, Answer, Currency, Epoch, Millis, ParticipantId, Reason, Sequence, TransactionKey,
+};
 
 use super::callers::UNARY;
 use super::mailbox::{Input, Legs, LinkEvent, Transfer};

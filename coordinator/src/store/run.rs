@@ -136,7 +136,12 @@ fn invalid(why: &'static str) -> io::Error {
 
 impl Run {
     /// Writes a run durably and opens it. Sorts the rows; of two with the same key the newer one stands.
-    pub(crate) fn write(disk: &Arc<dyn Disk>, dir: &Path, name: &str, mut rows: Vec<Row>) -> io::Result<Self> {
+    pub(crate) fn write(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        name: &str,
+        mut rows: Vec<Row>,
+    ) -> io::Result<Self> {
         rows.sort_unstable_by_key(|row| (row.key, Reverse(row.finished_ms)));
         rows.dedup_by_key(|row| row.key);
         let summary = Summary::of(&rows);

@@ -18,7 +18,9 @@ pub fn refusal_of(status: &Status) -> Option<Status> {
         Code::Internal if text.contains("decode Protobuf message") => {
             Some(refusal(Reason::InvalidArgument, format!("the message cannot be read: {text}")))
         }
-        Code::OutOfRange if text.contains("message length too large") => Some(refusal(Reason::MessageTooLarge, text)),
+        Code::OutOfRange if text.contains("message length too large") => {
+            Some(refusal(Reason::MessageTooLarge, text))
+        }
         _ => None,
     }
 }
@@ -41,14 +43,24 @@ mod tests {
 
     #[test]
     fn the_decoders_errors_become_refusals() {
-        let not_utf8 = Status::internal("failed to decode Protobuf message: invalid string value: data is not UTF-8 encoded");
+        let not_utf8 = Status::internal(
+            "failed to decode Protobuf message: invalid string value: data is not UTF-8 encoded",
+        );
         let rewritten = rewrite(not_utf8.into_http());
         let status = Status::from_header_map(rewritten.headers()).unwrap();
-        assert_eq!((status.code(), reason_of(&status)), (Code::InvalidArgument, Some(Reason::InvalidArgument)));
+        assert_eq!(
+            (status.code(), reason_of(&status)),
+            (Code::InvalidArgument, Some(Reason::InvalidArgument))
+        );
 
-        let too_large = Status::out_of_range("Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes");
+        let too_large = Status::out_of_range(
+            "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes",
+        );
         let status = Status::from_header_map(rewrite(too_large.into_http()).headers()).unwrap();
-        assert_eq!((status.code(), reason_of(&status)), (Code::ResourceExhausted, Some(Reason::MessageTooLarge)));
+        assert_eq!(
+            (status.code(), reason_of(&status)),
+            (Code::ResourceExhausted, Some(Reason::MessageTooLarge))
+        );
     }
 
     #[test]

@@ -80,10 +80,11 @@ pub async fn serve_until(
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let rewrite: fn(_) -> _ = crate::malformed::rewrite;
     let layer = tower::util::MapResponseLayer::new(rewrite);
-    let serving = builder(&limits).layer(layer).add_routes(routes).serve_with_incoming_shutdown(incoming, async move {
-        // An error means that the sender is gone, which also means: stop.
-        let _ = stopped.wait_for(|&stop| stop).await;
-    });
+    let serving =
+        builder(&limits).layer(layer).add_routes(routes).serve_with_incoming_shutdown(incoming, async move {
+            // An error means that the sender is gone, which also means: stop.
+            let _ = stopped.wait_for(|&stop| stop).await;
+        });
     tokio::pin!(serving);
     tokio::select! {
         result = &mut serving => return result,

@@ -54,7 +54,7 @@ reasons! {
     AmountZero = 36, "AMOUNT_ZERO", "Nothing to move.";
     InvalidAmount = 37, "INVALID_AMOUNT", "Not a valid amount; or a partial amount above what is reserved.";
     LegsUnbalanced = 38, "LEGS_UNBALANCED", "Debits and credits of a currency differ.";
-    InvalidLegs = 39, "INVALID_LEGS", "Too few or too many legs, or columns of unequal length.";
+    InvalidLegs = 39, "INVALID_LEGS", "Too few or too many legs, or one without a direction.";
     UnknownParticipant = 40, "UNKNOWN_PARTICIPANT", "A leg names a participant that is not configured.";
     InvalidArgument = 41, "INVALID_ARGUMENT", "Another field of the request is wrong; the message says which.";
     TransactionIdReused = 48, "TRANSACTION_ID_REUSED", "The id belongs to a transaction with other content.";

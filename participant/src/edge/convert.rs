@@ -18,14 +18,17 @@ pub(super) const ROWS_MAX: usize = 1 << 20;
 const CREDIT: u16 = 0x8000;
 
 fn unequal(what: &str) -> Status {
-    refusal(Reason::InvalidLegs, format!("{what}: columns of unequal length"))
+    refusal(Reason::InvalidArgument, format!("{what}: columns of unequal length"))
 }
 
 fn bounded(what: &str, rows: usize) -> Result<(), Status> {
     if rows <= ROWS_MAX {
         return Ok(());
     }
-    Err(refusal(Reason::InvalidLegs, format!("{what}: {rows} rows, at most {ROWS_MAX} go into a message")))
+    Err(refusal(
+        Reason::MessageTooLarge,
+        format!("{what}: {rows} rows, at most {ROWS_MAX} go into a message"),
+    ))
 }
 
 /// A hello, with the participant that is meant.

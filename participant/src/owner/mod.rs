@@ -73,6 +73,8 @@ struct Pending {
 pub(crate) struct Owner {
     start: Start,
     jobs: mpsc::Receiver<Job>,
+    /// An entry is closed before it outgrows this: [`ENTRY_BYTES`], or what fits into a smaller segment.
+    entry_bytes_max: usize,
     pending: VecDeque<Pending>,
     /// Bytes of log since the last checkpoint.
     bytes_logged: u64,
@@ -95,6 +97,7 @@ impl Owner {
             checkpoint_due: Box::pin(tokio::time::sleep(start.checkpoint_interval)),
             start,
             jobs,
+            entry_bytes_max: ENTRY_BYTES.min(payload_bytes_max),
             pending: VecDeque::new(),
             bytes_logged: bytes_replayed,
             checkpoint_running: None,
@@ -152,7 +155,7 @@ impl Owner {
                 Job::Read(read) => read(&self.view()),
                 Job::Command(submission) => {
                     if !submissions.is_empty()
-                        && payload.len() + submission.command.bytes_estimate() > ENTRY_BYTES
+                        && payload.len() + submission.command.bytes_estimate() > self.entry_bytes_max
                     {
                         self.append(time_ms, std::mem::take(&mut payload), std::mem::take(&mut submissions))?;
                     }

@@ -75,7 +75,7 @@ async fn wrong_messages_end_the_stream_and_are_not_logged() {
     check_refusal(&status, Code::NotFound, Reason::UnknownParticipant);
     let unequal = proto::HelloRequest { unfinished_epoch: vec![1], ..hello(0, 2, &[]) };
     let status = ended(server.silent().await, Ask::Hello(unequal)).await;
-    check_refusal(&status, Code::InvalidArgument, Reason::InvalidLegs);
+    check_refusal(&status, Code::InvalidArgument, Reason::InvalidArgument);
 
     let unequal: [Change; 6] = [
         |columns| columns.sequence.truncate(1),
@@ -90,7 +90,7 @@ async fn wrong_messages_end_the_stream_and_are_not_logged() {
         let before = server.log().await.appended;
         change(&mut columns);
         let status = ended(exchange, Ask::Try(columns)).await;
-        check_refusal(&status, Code::InvalidArgument, Reason::InvalidLegs);
+        check_refusal(&status, Code::InvalidArgument, Reason::InvalidArgument);
         assert_eq!(server.log().await.appended, before, "case {at} logged nothing");
     }
     let mut columns = good();
@@ -99,7 +99,7 @@ async fn wrong_messages_end_the_stream_and_are_not_logged() {
     check_refusal(&status, Code::InvalidArgument, Reason::InvalidCurrency);
     let partial = proto::EndColumns { partial_legs: vec![2], partial_amount: vec![1], ..ends(1, &[0]) };
     let status = ended(server.exchange(0, 1).await, Ask::Confirm(partial.clone())).await;
-    check_refusal(&status, Code::InvalidArgument, Reason::InvalidLegs);
+    check_refusal(&status, Code::InvalidArgument, Reason::InvalidArgument);
     let status = ended(server.exchange(0, 1).await, Ask::Cancel(partial)).await;
     check_refusal(&status, Code::InvalidArgument, Reason::InvalidArgument);
     let status = ended(server.exchange(0, 1).await, Ask::Hello(hello(0, 1, &[]))).await;
