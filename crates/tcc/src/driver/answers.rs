@@ -73,8 +73,10 @@ impl Driver {
 
     pub(super) fn all_reserved(&mut self, epoch: Epoch, sequence: Sequence) {
         let Some(flight) = self.flights.get(epoch, sequence) else { return };
-        if !flight.two_step || flight.confirm_wanted {
+        if !flight.two_step {
             self.decide(epoch, sequence, Decision::Confirm);
+        } else if flight.confirm_wanted {
+            self.decide_as_wanted(epoch, sequence);
         } else if flight.begun {
             // What the caller is told must survive a crash: only once Begin is durable.
             self.answer_waiters(epoch, sequence, Standing::Reserved, false, |wait, _| wait == Wait::Reserved);

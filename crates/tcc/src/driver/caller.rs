@@ -68,21 +68,35 @@ impl Driver {
             Some(amounts) => part(&live.content, amounts)?,
             None => None,
         };
-        match amounts {
-            Some(_) if !flight.is_all_reserved() => return refuse(Reason::NotReserved, NOT_YET),
-            Some(amounts) => {
-                flight.phase = Phase::Deciding;
-                self.partial.insert((epoch, sequence), amounts.clone());
-                self.turn.marks.push(Command::DecidePartial(DecidePartial { epoch, sequence, amounts }));
-            }
-            None if flight.is_all_reserved() => {
-                self.decide(epoch, sequence, Decision::Confirm);
-            }
-            // It may have been reserved before the crash: decided when the branches have said so again.
-            None if flight.left_over => flight.confirm_wanted = true,
-            None => return refuse(Reason::NotReserved, NOT_YET),
+        if flight.confirm_wanted {
+            return self.check_amounts(epoch, sequence, amounts.as_deref());
+        }
+        let all_reserved = flight.is_all_reserved();
+        if !all_reserved && !flight.left_over {
+            return refuse(Reason::NotReserved, NOT_YET);
+        }
+        // It may have been reserved before a crash: decided when the branches have said so again.
+        flight.confirm_wanted = true;
+        if let Some(amounts) = amounts {
+            self.partial.insert((epoch, sequence), amounts);
+        }
+        if all_reserved {
+            self.decide_as_wanted(epoch, sequence);
         }
         Ok(())
+    }
+
+    /// The caller wants it confirmed, and every branch is reserved.
+    pub(super) fn decide_as_wanted(&mut self, epoch: Epoch, sequence: Sequence) {
+        let Some(amounts) = self.partial.get(&(epoch, sequence)).cloned() else {
+            self.decide(epoch, sequence, Decision::Confirm);
+            return;
+        };
+        let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
+        if flight.phase == Phase::Trying {
+            flight.phase = Phase::Deciding;
+            self.turn.marks.push(Command::DecidePartial(DecidePartial { epoch, sequence, amounts }));
+        }
     }
 
     /// A Confirm again: with the amounts of the first.

@@ -372,6 +372,10 @@ impl Driver {
                 }
                 Command::Decide(decide) => {
                     for (sequence, decision) in decide.iter() {
+                        if !self.partial.is_empty() {
+                            // Wanted in part, but something else won.
+                            self.partial.remove(&(decide.epoch, sequence));
+                        }
                         self.decided(decide.epoch, sequence, decision);
                     }
                 }

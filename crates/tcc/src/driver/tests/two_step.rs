@@ -166,7 +166,6 @@ fn after_a_crash_a_confirm_waits_until_the_branches_have_said_reserved_again() {
     let mut desk = Desk::new();
     desk.hold(1);
     let mut desk = desk.crash();
-    assert_eq!(desk.confirm(2, "1-0", Some(&[5, 5])), "NOT_RESERVED", "again in a moment");
     assert_eq!(desk.confirm(2, "1-0", None), "ok");
     assert!(!desk.append());
     desk.connect();
@@ -178,6 +177,36 @@ fn after_a_crash_a_confirm_waits_until_the_branches_have_said_reserved_again() {
     desk.confirmed(0, "1-0");
     desk.confirmed(1, "1-0");
     assert_eq!(desk.out(), "#2 confirmed completed");
+}
+
+#[test]
+fn after_a_crash_a_confirm_in_part_waits_too_and_keeps_its_amounts() {
+    let mut desk = Desk::new();
+    desk.hold(1);
+    let mut desk = desk.crash();
+    assert_eq!(desk.confirm(2, "1-0", Some(&[5, 5])), "ok");
+    assert_eq!(desk.confirm(3, "1-0", Some(&[6, 6])), "ALREADY_DECIDED", "the caller has said otherwise");
+    assert_eq!(desk.confirm(3, "1-0", None), "ALREADY_DECIDED");
+    assert_eq!(desk.confirm(4, "1-0", Some(&[5, 5])), "ok", "the same again");
+    desk.connect();
+    assert_eq!(desk.out(), "0<try 1-0 | 1<try 1-0");
+    desk.tried(0, "1-0", Answer::Reserved);
+    desk.tried(1, "1-0", Answer::Reserved);
+    desk.turn();
+    assert_eq!(desk.out(), "0<confirm 1-0 of [5] | 1<confirm 1-0 of [5]");
+    desk.check_replay();
+}
+
+#[test]
+fn a_confirm_in_part_that_waits_can_lose_to_the_deadline() {
+    let mut desk = Desk::new();
+    desk.hold(1);
+    let mut desk = desk.crash();
+    assert_eq!(desk.confirm(2, "1-0", Some(&[5, 5])), "ok");
+    desk.pass(desk.config.default_hold_ms);
+    assert!(desk.append());
+    desk.turn();
+    assert_eq!(desk.confirm(3, "1-0", Some(&[5, 5])), "ALREADY_DECIDED", "canceled");
 }
 
 #[test]
