@@ -154,10 +154,9 @@ impl Config {
                 "idempotency_window_ms, checkpoint_interval_ms and checkpoint_bytes must be above 0".into(),
             );
         }
-        if let Some(id) = &self.cluster_id {
-            if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                return wrong(format!("cluster_id: '{id}' is not 32 hex digits"));
-            }
+        let is_id = |id: &String| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if let Some(id) = self.cluster_id.as_ref().filter(|id| !is_id(id)) {
+            return wrong(format!("cluster_id: '{id}' is not 32 hex digits"));
         }
         Ok(self)
     }

@@ -8,6 +8,7 @@ use escrow_proto::v1::shard_service_client::ShardServiceClient;
 use escrow_service::refusal as refuse;
 use escrow_tcc::driver::{Filter, LinkKind, LinkState, Refusal};
 use escrow_types::{AccountId, Epoch, ParticipantId, Reason, Sequence};
+use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::form::{self, Named};
@@ -84,7 +85,7 @@ impl Service {
         act: impl FnOnce(&mut Owner, Epoch, Sequence) -> Result<(), Refusal> + Send + 'static,
     ) -> Result<v1::Transaction, Status> {
         let named = form::named(&id).map_err(form::status)?;
-        let service = self.clone();
+        let (reached, applied) = oneshot::channel();
         let acted = self.mailbox.ask(move |owner| match find(owner, &named) {
             None => Err(not_found()),
             Some(Found::Ended(_)) => Err(Refusal {
@@ -93,11 +94,14 @@ impl Service {
             }),
             Some(Found::Unfinished { epoch, sequence }) => {
                 act(owner, epoch, sequence)?;
-                let view = owner.driver.view(now_ms(), epoch, sequence);
-                Ok(view.map(|view| service.show(&view)).unwrap_or_default())
+                owner.barrier(reached);
+                Ok(())
             }
         });
-        acted.await?.map_err(refusal)
+        acted.await?.map_err(refusal)?;
+        // What was done is durable before it is told.
+        applied.await.map_err(|_| crate::owner::stopped())?;
+        self.describe(&id).await
     }
 
     /// One transaction, unfinished or remembered.
@@ -116,9 +120,7 @@ impl Service {
                 }
                 Some(transaction)
             }
-            Found::Unfinished { epoch, sequence } => {
-                owner.driver.view(now_ms(), epoch, sequence).map(|view| service.show(&view))
-            }
+            Found::Unfinished { epoch, sequence } => service.show_unfinished(owner, epoch, sequence),
         });
         let mut transaction = transaction.await?.ok_or_else(|| refusal(not_found()))?;
         transaction.timeline = timeline(&transaction);
@@ -178,7 +180,7 @@ fn timeline(transaction: &v1::Transaction) -> Vec<v1::TimelineEvent> {
     let mut events = Vec::new();
     let mut event = |at_ms: u64, what: String| {
         if at_ms != 0 {
-            events.push(v1::TimelineEvent { at_ms, what, log_index: 0 });
+            events.push(v1::TimelineEvent { at_ms, what });
         }
     };
     event(transaction.begun_at_ms, "begun".into());
@@ -361,7 +363,14 @@ impl OperatorService for Service {
         let v1::SetPausedRequest { paused, reason } = request.into_inner();
         needs_why(&reason)?;
         tracing::warn!(target: "audit", paused, reason, "operator: pause");
-        self.mailbox.ask(move |owner| owner.driver.set_paused(paused)).await?;
+        let (reached, applied) = oneshot::channel();
+        let pause = move |owner: &mut Owner| {
+            owner.driver.set_paused(paused);
+            owner.barrier(reached);
+        };
+        self.mailbox.ask(pause).await?;
+        // Only then does every later transaction meet it, also after a crash.
+        applied.await.map_err(|_| crate::owner::stopped())?;
         Ok(Response::new(v1::SetPausedResponse { paused }))
     }
 

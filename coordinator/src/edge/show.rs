@@ -4,9 +4,10 @@ use escrow_proto::v1;
 use escrow_tcc::content::{Content, Direction, Leg};
 use escrow_tcc::driver::{BranchState, BranchView, Phase, View};
 use escrow_tcc::machine::{Decision, Live, Row};
-use escrow_types::{ParticipantId, Reason};
+use escrow_types::{Epoch, ParticipantId, Reason, Sequence};
 
 use super::{Service, wire_reason};
+use crate::owner::{Owner, now_ms};
 
 impl Service {
     /// An unfinished transaction.
@@ -42,13 +43,37 @@ impl Service {
         }
     }
 
+    /// A transaction whose end is not logged yet: driven still, or acknowledged by every branch a moment ago.
+    pub(super) fn show_unfinished(
+        &self,
+        owner: &Owner,
+        epoch: Epoch,
+        sequence: Sequence,
+    ) -> Option<v1::Transaction> {
+        if let Some(view) = owner.driver.view(now_ms(), epoch, sequence) {
+            return Some(self.show(&view));
+        }
+        let live = owner.driver.machine().live().get(epoch, sequence)?;
+        let (phase, reason) = ended_phase(owner.driver.outcome(epoch, sequence)?);
+        Some(v1::Transaction {
+            transaction_id: live.transaction_id(),
+            xid: self.xid(epoch, sequence),
+            phase: phase.into(),
+            reason: wire_reason(reason),
+            two_step: live.content.is_two_step(),
+            begun_at_ms: live.begun_ms,
+            deadline_ms: live.deadline_ms,
+            decided_at_ms: live.decided_ms,
+            finished_at_ms: now_ms(),
+            forced: live.forced,
+            ..v1::Transaction::default()
+        })
+    }
+
     /// A transaction that has ended: only what is remembered for idempotency.
     pub(super) fn show_ended(&self, row: &Row) -> v1::Transaction {
         let outcome = row.outcome().expect("only rows of ended transactions");
-        let (phase, reason) = match outcome.decision {
-            Decision::Confirm => (v1::Phase::Confirmed, None),
-            Decision::Cancel(reason) => (v1::Phase::Canceled, Some(reason)),
-        };
+        let (phase, reason) = ended_phase(outcome.decision);
         v1::Transaction {
             transaction_id: row.key.to_string(),
             xid: self.xid(row.epoch, row.sequence),
@@ -81,6 +106,13 @@ impl Service {
             next_attempt_ms: branch.next_attempt_ms,
             reason: wire_reason(reason),
         }
+    }
+}
+
+fn ended_phase(decision: Decision) -> (v1::Phase, Option<Reason>) {
+    match decision {
+        Decision::Confirm => (v1::Phase::Confirmed, None),
+        Decision::Cancel(reason) => (v1::Phase::Canceled, Some(reason)),
     }
 }
 

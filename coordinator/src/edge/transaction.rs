@@ -167,6 +167,7 @@ impl TransactionService for Service {
             xid: self.xid(answered.epoch, answered.sequence),
             state: state.into(),
             reason: wire_reason(reason),
+            completed: answered.completed,
         }))
     }
 
@@ -212,6 +213,7 @@ impl TransactionService for Service {
             xid: self.xid(answered.epoch, answered.sequence),
             state: state.into(),
             reason: wire_reason(reason),
+            completed: answered.completed,
         }))
     }
 
@@ -230,6 +232,7 @@ impl TransactionService for Service {
             xid: self.xid(answered.epoch, answered.sequence),
             state: state.into(),
             reason: wire_reason(reason),
+            completed: answered.completed,
         }))
     }
 }

@@ -88,6 +88,7 @@ impl TransferService for Service {
             state: state.into(),
             reason: wire_reason(reason),
             message: String::new(),
+            completed: answered.completed,
         }))
     }
 
@@ -111,7 +112,10 @@ impl TransferService for Service {
                     _ => (service.xid(answered.epoch, answered.sequence), String::new()),
                 };
                 let (state, reason) = (state.into(), wire_reason(reason));
-                ready.push_back((v1::TransferResponse { transaction_id, xid, state, reason, message }, 1));
+                let completed = answered.completed;
+                let response =
+                    v1::TransferResponse { transaction_id, xid, state, reason, message, completed };
+                ready.push_back((response, 1));
             }
         });
         let (intake, fail, answers) = open(self, translate).await?;

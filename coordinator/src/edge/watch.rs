@@ -80,7 +80,7 @@ impl Service {
                     let shown = match find(owner, &named) {
                         Some(Found::Ended(row)) => Some(service.show_ended(&row)),
                         Some(Found::Unfinished { epoch, sequence }) => {
-                            owner.driver.view(now_ms(), epoch, sequence).map(|view| service.show(&view))
+                            service.show_unfinished(owner, epoch, sequence)
                         }
                         None => None,
                     };

@@ -69,6 +69,8 @@ pub(crate) struct Owner {
     shutting_down: bool,
     watermark_sent: (u64, usize),
     ticks: u64,
+    /// Who waits until everything up to an index is applied.
+    barriers: Vec<(u64, oneshot::Sender<()>)>,
 }
 
 /// What [`Owner::new`] needs.
@@ -94,6 +96,7 @@ impl Owner {
             shutting_down: false,
             watermark_sent: (0, 0),
             ticks: 0,
+            barriers: Vec::new(),
             config,
             disk,
             driver,
@@ -159,6 +162,12 @@ impl Owner {
         self.end_turn(false)
     }
 
+    /// Tells when everything that is logged up to the end of this turn is durable and applied.
+    pub(crate) fn barrier(&mut self, reached: oneshot::Sender<()>) {
+        // Given its index at the end of the turn.
+        self.barriers.push((u64::MAX, reached));
+    }
+
     /// Logs what must be logged and lets out what may leave.
     fn end_turn(&mut self, flush_lazy: bool) -> Result<(), CoordinatorError> {
         let now = now_ms();
@@ -167,6 +176,14 @@ impl Owner {
         self.let_out()?;
         if let Some(entry) = entry {
             self.append(entry)?;
+        }
+        if self.barriers.iter().any(|(index, _)| *index == u64::MAX) {
+            let appended = self.pending.back().map_or(self.applied, |(index, _)| index.get());
+            self.barriers
+                .iter_mut()
+                .filter(|(index, _)| *index == u64::MAX)
+                .for_each(|barrier| barrier.0 = appended);
+            self.apply_durable()?;
         }
         Ok(())
     }
@@ -190,6 +207,13 @@ impl Owner {
             turn::die_before_applied(&entry);
             self.driver.applied(&entry);
             self.applied = index.get();
+        }
+        if !self.barriers.is_empty() {
+            let applied = self.applied;
+            for (_, reached) in self.barriers.extract_if(.., |(index, _)| *index <= applied) {
+                // Whoever waited may have gone.
+                let _ = reached.send(());
+            }
         }
         // A failed log tells all that wait; here it ends the server.
         if !self.pending.is_empty() && durable < self.journal.appended() {

@@ -41,8 +41,7 @@ impl ShardService for Edge {
                 checkpointed,
                 trimmed: cursors.trimmed.get(),
             };
-            let digest = String::new();
-            shards.push(proto::ShardStatus { participant, log: Some(log), accounts, reservations, digest });
+            shards.push(proto::ShardStatus { participant, log: Some(log), accounts, reservations });
         }
         Ok(Response::new(proto::GetShardStatusResponse {
             shards,

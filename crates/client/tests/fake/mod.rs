@@ -106,6 +106,7 @@ fn confirmed(transaction_id: String) -> proto::TransferResponse {
         transaction_id,
         xid: "0-1-0".to_owned(),
         state: proto::TransactionState::Confirmed.into(),
+        completed: true,
         ..proto::TransferResponse::default()
     }
 }
