@@ -1,0 +1,194 @@
+//! The accounts of a run: opened, and funded from a treasury whose overdraft is unlimited.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use escrow_client::bulk::Batch;
+use escrow_client::{Client, IdSequence, OpenAccount, Overdraft, State, Wait};
+use escrow_types::{AccountId, AccountKey, Currency, Slot};
+
+use super::BenchError;
+
+/// What each account is given, in minor units.
+const FUNDS: u64 = 100_000_000;
+const TREASURY: &str = "bench-treasury";
+/// Rows of a funding message; as many are in flight.
+const FUNDING_ROWS: usize = 8_192;
+
+/// What accounts are wanted.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// How many in all.
+    pub count: usize,
+    /// On which shards; empty: on all.
+    pub shards: BTreeSet<u16>,
+    /// In which currency.
+    pub currency: Currency,
+    /// How long any step may take.
+    pub within: Duration,
+}
+
+/// Accounts, dealt out by the shard that holds them.
+#[derive(Debug, Clone)]
+pub struct Accounts {
+    pub(super) shards: Arc<[Vec<Account>]>,
+}
+
+/// An account by both its names.
+#[derive(Debug, Clone)]
+pub(super) struct Account {
+    pub(super) id: AccountId,
+    pub(super) key: AccountKey,
+}
+
+impl Accounts {
+    pub(super) fn counts(&self) -> Vec<usize> {
+        self.shards.iter().map(Vec::len).collect()
+    }
+
+    /// How many accounts there are, and on how many shards.
+    pub fn size(&self) -> (usize, usize) {
+        (self.counts().iter().sum(), self.shards.len())
+    }
+}
+
+/// Opens and funds the accounts. Doing it again tops them up.
+pub async fn prepare(client: &Client, wanted: &Wanted) -> Result<Accounts, BenchError> {
+    let status = client.status(0).await?;
+    let shards = status.participants.iter().filter(|participant| participant.kind == "stream").count();
+    let shards = u16::try_from(shards).unwrap_or(u16::MAX);
+    if shards == 0 {
+        return Err(BenchError::Setup("the coordinator has no wallet shards".to_owned()));
+    }
+    let accounts = deal(wanted, shards)?;
+    let treasury = treasury(wanted, shards);
+    let open = |account_id: &AccountId, overdraft| OpenAccount {
+        account_id: account_id.clone(),
+        currency: wanted.currency,
+        overdraft,
+    };
+    let mut opening = vec![open(&treasury, Overdraft::Unlimited)];
+    opening.extend(accounts.shards.iter().flatten().map(|account| open(&account.id, Overdraft::Forbidden)));
+    for opened in client.open_accounts(&opening).await? {
+        if let Some(reason) = opened.reason {
+            return Err(BenchError::Setup(format!("account {} was not opened: {reason}", opened.account_id)));
+        }
+    }
+    fund(client, wanted, treasury.key(), &accounts).await?;
+    Ok(accounts)
+}
+
+/// Names accounts one after the other, so that the same run has the same ones, and keeps those on wanted shards.
+fn deal(wanted: &Wanted, shards: u16) -> Result<Accounts, BenchError> {
+    if let Some(missing) = wanted.shards.iter().find(|&&shard| shard >= shards) {
+        return Err(BenchError::Setup(format!("there is no shard {missing}: the cluster has {shards}")));
+    }
+    let chosen: Vec<u16> =
+        (0..shards).filter(|shard| wanted.shards.is_empty() || wanted.shards.contains(shard)).collect();
+    // The accounts are spread as evenly as their number allows; each shard needs two to move money within it.
+    let each = wanted.count.div_ceil(chosen.len()).max(2);
+    let mut dealt: Vec<Vec<Account>> = vec![Vec::new(); chosen.len()];
+    let mut missing = chosen.len() * each;
+    for number in 0u64.. {
+        let id = AccountId::new(&format!("bench-{number:08}")).expect("it is short and plain");
+        let key = id.key();
+        let shard = Slot::of(key).shard_of(shards);
+        if let Some(place) = chosen.iter().position(|&chosen| chosen == shard)
+            && dealt[place].len() < each
+        {
+            dealt[place].push(Account { id, key });
+            missing -= 1;
+        }
+        if missing == 0 {
+            break;
+        }
+    }
+    Ok(Accounts { shards: dealt.into() })
+}
+
+/// A treasury on a wanted shard, so that nobody else is needed to fund.
+fn treasury(wanted: &Wanted, shards: u16) -> AccountId {
+    let wanted_shard = |id: &AccountId| {
+        wanted.shards.is_empty() || wanted.shards.contains(&Slot::of(id.key()).shard_of(shards))
+    };
+    let mut id = AccountId::new(TREASURY).expect("it is short and plain");
+    let mut number = 0u32;
+    while !wanted_shard(&id) {
+        number += 1;
+        id = AccountId::new(&format!("{TREASURY}-{number}")).expect("it is short and plain");
+    }
+    id
+}
+
+async fn fund(
+    client: &Client,
+    wanted: &Wanted,
+    treasury: AccountKey,
+    accounts: &Accounts,
+) -> Result<(), BenchError> {
+    let funding = async {
+        let (sender, mut receiver) = client.bulk_stream(0).await?;
+        let mut ids = IdSequence::new();
+        ids.refresh_clock();
+        let mut batch = Batch::new(FUNDING_ROWS, wanted.currency, Wait::Completed, Some(wanted.within));
+        let mut keys = accounts.shards.iter().flatten().map(|account| account.key).peekable();
+        while keys.peek().is_some() {
+            for key in keys.by_ref().take(FUNDING_ROWS) {
+                batch.push(ids.next_key(), treasury, key, FUNDS);
+            }
+            let mut unanswered = batch.len();
+            sender.send(&mut batch, 0).await?;
+            while unanswered > 0 {
+                let closed =
+                    || BenchError::Setup("the stream ended before the accounts were funded".to_owned());
+                let answers = receiver.next().await?.ok_or_else(closed)?;
+                for answer in answers.iter() {
+                    let answer = answer?;
+                    if answer.state != State::Confirmed {
+                        let reason = answer.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+                        return Err(BenchError::Setup(format!(
+                            "an account was not funded: {}{reason}",
+                            answer.state.code()
+                        )));
+                    }
+                }
+                unanswered = unanswered.saturating_sub(answers.len());
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(wanted.within, funding).await.unwrap_or_else(|_| {
+        Err(BenchError::Setup(format!("the accounts were not funded within {:?}", wanted.within)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(count: usize, shards: &[u16]) -> Wanted {
+        let shards = shards.iter().copied().collect();
+        Wanted { count, shards, currency: Currency::USD, within: Duration::from_secs(1) }
+    }
+
+    #[test]
+    fn accounts_are_where_they_are_said_to_be() {
+        let accounts = deal(&wanted(1_000, &[]), 3).unwrap();
+        for (shard, members) in accounts.shards.iter().enumerate() {
+            assert_eq!(members.len(), 334);
+            assert!(members.iter().all(|account| usize::from(Slot::of(account.key).shard_of(3)) == shard));
+        }
+    }
+
+    #[test]
+    fn only_wanted_shards_are_touched() {
+        let wanted = wanted(10, &[0, 2]);
+        let accounts = deal(&wanted, 3).unwrap();
+        let shards: BTreeSet<u16> =
+            accounts.shards.iter().flatten().map(|account| Slot::of(account.key).shard_of(3)).collect();
+        assert_eq!(shards, BTreeSet::from([0, 2]));
+        assert_ne!(Slot::of(treasury(&wanted, 3).key()).shard_of(3), 1);
+        assert!(deal(&super::tests::wanted(10, &[3]), 3).is_err());
+    }
+}

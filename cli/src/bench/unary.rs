@@ -1,0 +1,75 @@
+//! One call a transfer, many callers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use escrow_client::{Client, ClientError, IdSequence, Transfer};
+use tokio::task::JoinSet;
+
+use super::chooser::Chooser;
+use super::meter::Meter;
+use super::{BenchError, Plan};
+
+pub(super) async fn run(client: &Client, plan: &Plan, meter: &Arc<Meter>) -> Result<(), BenchError> {
+    let sent = Arc::new(AtomicU64::new(0));
+    let plan = Arc::new(plan.clone());
+    let chooser = plan.chooser();
+    // Dropping the set ends the callers: a run that stalls leaves none behind.
+    let mut callers = JoinSet::new();
+    for number in 0..plan.load.in_flight.max(1).min(plan.goal) {
+        let seed = plan.load.seed.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let caller = Caller {
+            client: client.clone(),
+            plan: Arc::clone(&plan),
+            meter: Arc::clone(meter),
+            sent: Arc::clone(&sent),
+            chooser: chooser.with_seed(seed),
+            ids: IdSequence::new(),
+        };
+        callers.spawn(caller.run());
+    }
+    while let Some(ended) = callers.join_next().await {
+        ended.map_err(|error| BenchError::Setup(format!("a caller ended: {error}")))??;
+    }
+    Ok(())
+}
+
+/// One caller: the next transfer when the last is answered.
+struct Caller {
+    client: Client,
+    plan: Arc<Plan>,
+    meter: Arc<Meter>,
+    /// By all callers.
+    sent: Arc<AtomicU64>,
+    chooser: Chooser,
+    ids: IdSequence,
+}
+
+impl Caller {
+    async fn run(mut self) -> Result<(), BenchError> {
+        while self.plan.allowance(self.sent.fetch_add(1, Ordering::Relaxed), 1) == 1 {
+            let transfer = self.next();
+            self.meter.note_sent(1);
+            let begun = Instant::now();
+            match self.client.transfer(&transfer).await {
+                Ok(outcome) => self.meter.record(Some(outcome.state), outcome.reason, begun),
+                // What is refused or unknown is counted, and the caller goes on; a server that is not there ends the run.
+                Err(error @ ClientError::Unavailable { .. }) => return Err(error.into()),
+                Err(error) => self.meter.record(None, error.reason(), begun),
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Transfer {
+        self.ids.refresh_clock();
+        let ((from_shard, from), (to_shard, to)) = self.chooser.next();
+        let shards = &self.plan.accounts.shards;
+        let (from, to, load) = (&shards[from_shard][from], &shards[to_shard][to], &self.plan.load);
+        Transfer::new(from.id.clone(), to.id.clone(), 1, load.currency)
+            .with_id(self.ids.next_id())
+            .with_wait(load.wait)
+            .with_timeout(load.timeout)
+    }
+}

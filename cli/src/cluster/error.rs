@@ -1,0 +1,106 @@
+//! Why a cluster cannot start or go on.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use crate::exit::{Exit, Failure};
+
+/// Why a cluster cannot start or go on. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// Another supervisor works there.
+    #[error("data directory {} is in use by another escrow up{}", .path.display(), pid_text(*.pid))]
+    DataDirInUse {
+        /// Which.
+        path: PathBuf,
+        /// The other's pid, if it could be read.
+        pid: Option<u32>,
+    },
+    /// The data directory belongs to a cluster of another size.
+    #[error(
+        "data directory {} belongs to a cluster with --coordinators {coordinators} --participants {participants}: \
+         accounts are dealt out over the participants, so their number cannot change; use these numbers or another \
+         --data-dir", .path.display()
+    )]
+    Topology {
+        /// Which.
+        path: PathBuf,
+        /// How many it was made with.
+        coordinators: u16,
+        /// How many it was made with.
+        participants: u16,
+    },
+    /// Some process listens there.
+    #[error("port {0} is in use by another process: choose others with --base-port (0 picks free ones)")]
+    PortInUse(u16),
+    /// The numbers make no cluster.
+    #[error("{0}")]
+    Invalid(String),
+    /// A file or directory of the cluster.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A process ended before it was ready.
+    #[error("{name} ended before it was ready ({status}); the end of its log:\n{log_tail}")]
+    EndedEarly {
+        /// Which.
+        name: String,
+        /// How.
+        status: ExitStatus,
+        /// The last lines of its log.
+        log_tail: String,
+    },
+    /// A process did not become ready.
+    #[error("{name} was not ready after {waited:?} ({last}); the end of its log:\n{log_tail}")]
+    NotReady {
+        /// Which.
+        name: String,
+        /// How long it was waited for.
+        waited: Duration,
+        /// What the last look at it said.
+        last: String,
+        /// The last lines of its log.
+        log_tail: String,
+    },
+}
+
+fn pid_text(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+}
+
+impl ClusterError {
+    /// A stable name for programs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::DataDirInUse { .. } => "DATA_DIR_IN_USE",
+            Self::Topology { .. } => "TOPOLOGY_MISMATCH",
+            Self::PortInUse(_) => "PORT_IN_USE",
+            Self::Invalid(_) => "INVALID_ARGUMENT",
+            Self::Io { .. } => "IO",
+            Self::EndedEarly { .. } => "PROCESS_ENDED",
+            Self::NotReady { .. } => "PROCESS_NOT_READY",
+        }
+    }
+}
+
+impl From<ClusterError> for Failure {
+    fn from(error: ClusterError) -> Self {
+        let exit = match error {
+            ClusterError::Invalid(_) | ClusterError::Topology { .. } => Exit::BadInput,
+            _ => Exit::Failed,
+        };
+        Self { exit, code: error.code(), message: error.to_string() }
+    }
+}
+
+/// Names the path in an error of the operating system.
+pub(super) fn at(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> ClusterError {
+    let path = path.into();
+    move |source| ClusterError::Io { path, source }
+}

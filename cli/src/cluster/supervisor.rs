@@ -1,0 +1,378 @@
+//! Starts the processes of a cluster, starts again those that crash, and stops them all.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use escrow_client::{Client, Options, report};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::error::ClusterError;
+use super::health::wait_serving;
+use super::layout::{DataDir, Manifest, ManifestEntry};
+use super::ports;
+use super::process::{Process, log_tail};
+use super::spec::{NodeId, Restart, Role, Spec};
+
+/// The pause before a process is started again: none at first, then this, doubled each time.
+const RESTART_FIRST: Duration = Duration::from_millis(100);
+/// The longest pause.
+const RESTART_CAP: Duration = Duration::from_secs(10);
+/// A process that ran this long is not in a crash loop.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// What the supervisor saw or did, for whoever wants to tell people.
+#[derive(Debug)]
+pub enum Event {
+    /// A process ended that should not have.
+    Ended {
+        /// Which.
+        node: NodeId,
+        /// How.
+        status: ExitStatus,
+        /// When it will be started again; `None`: not at all.
+        again_in: Option<Duration>,
+        /// The last lines of its log.
+        log_tail: String,
+    },
+    /// A process was started again.
+    Started {
+        /// Which.
+        node: NodeId,
+        /// Its new pid.
+        pid: u32,
+    },
+    /// A process could not be started again; it will be tried later.
+    NotStarted {
+        /// Which.
+        node: NodeId,
+        /// Why.
+        error: ClusterError,
+    },
+    /// A process did not end in time after SIGTERM and was killed.
+    Killed {
+        /// Which.
+        node: NodeId,
+    },
+}
+
+/// One process over all its restarts.
+#[derive(Debug)]
+struct Node {
+    port: u16,
+    process: Option<Process>,
+    /// Counts starts: tells the end of this process from that of the one before.
+    generation: u64,
+    failures: u32,
+    restart_at: Option<Instant>,
+}
+
+/// A running cluster. Dropping it kills every process.
+#[derive(Debug)]
+pub struct Cluster {
+    spec: Spec,
+    nodes: BTreeMap<NodeId, Node>,
+    ends: mpsc::UnboundedReceiver<(NodeId, u64)>,
+    tell_end: mpsc::UnboundedSender<(NodeId, u64)>,
+    _data_dir: DataDir,
+}
+
+impl Cluster {
+    /// Starts all processes and waits until each serves and the coordinators have greeted every wallet shard. Then
+    /// `cluster.json` is there. Call it on a thread that lives as long as the cluster: see [`super::child`].
+    pub async fn start(mut spec: Spec) -> Result<Self, ClusterError> {
+        spec.check()?;
+        let data_dir = DataDir::open(&spec)?;
+        spec.coordinator_args.extend(["--cluster-id".into(), data_dir.cluster_id.clone().into()]);
+        let nodes = ports::choose(&spec)?
+            .into_iter()
+            .map(|(id, port)| {
+                (id, Node { port, process: None, generation: 0, failures: 0, restart_at: None })
+            })
+            .collect();
+        let (tell_end, ends) = mpsc::unbounded_channel();
+        let mut cluster = Self { spec, nodes, ends, tell_end, _data_dir: data_dir };
+        // Participants first: a coordinator that finds them all does not begin its life with a pause.
+        for role in [Role::Participant, Role::Coordinator] {
+            let ids: Vec<NodeId> = cluster.nodes.keys().copied().filter(|id| id.role == role).collect();
+            for &id in &ids {
+                cluster.spawn(id)?;
+            }
+            for &id in &ids {
+                cluster.wait_ready(id).await?;
+            }
+        }
+        for partition in 0..cluster.spec.coordinators {
+            cluster.wait_greeted(partition).await?;
+        }
+        cluster.write_manifest()?;
+        Ok(cluster)
+    }
+
+    /// What it was started from.
+    pub const fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// To change how processes are started from now on: arguments, environment. Those that run keep theirs; numbers of
+    /// processes and their ports cannot change.
+    pub const fn spec_mut(&mut self) -> &mut Spec {
+        &mut self.spec
+    }
+
+    /// Where a process listens. Asking for a process that the cluster does not have is a bug of the caller.
+    pub fn endpoint(&self, node: NodeId) -> String {
+        format!("http://127.0.0.1:{}", self.nodes[&node].port)
+    }
+
+    /// Where the coordinators listen, in order of their partitions.
+    pub fn coordinator_endpoints(&self) -> Vec<String> {
+        (0..self.spec.coordinators).map(|number| self.endpoint(NodeId::coordinator(number))).collect()
+    }
+
+    /// The pid of a process while it runs.
+    pub fn pid(&self, node: NodeId) -> Option<u32> {
+        self.nodes[&node]
+            .process
+            .as_ref()
+            .filter(|process| process.status().is_none())
+            .map(|process| process.pid)
+    }
+
+    /// The processes as they are, in the form of `cluster.json`.
+    pub fn manifest(&self) -> Manifest {
+        let entries = |role| {
+            self.nodes
+                .iter()
+                .filter(|(id, _)| id.role == role)
+                .map(|(id, node)| ManifestEntry {
+                    id: id.number,
+                    pid: node.process.as_ref().map(|process| process.pid),
+                    endpoint: self.endpoint(*id),
+                })
+                .collect()
+        };
+        Manifest { coordinators: entries(Role::Coordinator), participants: entries(Role::Participant) }
+    }
+
+    fn write_manifest(&self) -> Result<(), ClusterError> {
+        self.manifest().write(&self.spec.data_dir)
+    }
+
+    fn spawn(&mut self, id: NodeId) -> Result<u32, ClusterError> {
+        let process = Process::start(&self.spec, id, |other| self.nodes[&other].port)?;
+        let (pid, ended) = (process.pid, process.wait());
+        let node = self.nodes.get_mut(&id).expect("callers name nodes of this cluster");
+        node.generation += 1;
+        node.restart_at = None;
+        node.process = Some(process);
+        let (tell_end, generation) = (self.tell_end.clone(), node.generation);
+        tokio::spawn(async move {
+            ended.await;
+            // Nobody listens when the cluster is gone.
+            let _ = tell_end.send((id, generation));
+        });
+        Ok(pid)
+    }
+
+    /// Waits until a process serves; fails at once when it ends instead.
+    async fn wait_ready(&self, id: NodeId) -> Result<(), ClusterError> {
+        let (endpoint, within) = (self.endpoint(id), self.spec.ready_within);
+        let process = self.nodes[&id].process.as_ref().expect("it was just started");
+        let tail = || log_tail(&self.spec.log_path(id));
+        tokio::select! {
+            status = process.wait() => {
+                Err(ClusterError::EndedEarly { name: id.to_string(), status, log_tail: tail() })
+            }
+            served = wait_serving(&endpoint, within) => served.map_err(|last| {
+                ClusterError::NotReady { name: id.to_string(), waited: within, last, log_tail: tail() }
+            }),
+        }
+    }
+
+    /// Waits until a coordinator has greeted every wallet shard: then the first transfer finds all of them.
+    async fn wait_greeted(&self, partition: u16) -> Result<(), ClusterError> {
+        let id = NodeId::coordinator(partition);
+        let not_ready = |last: String| ClusterError::NotReady {
+            name: id.to_string(),
+            waited: self.spec.ready_within,
+            last,
+            log_tail: log_tail(&self.spec.log_path(id)),
+        };
+        let client = Client::connect([self.endpoint(id)], Options::within(self.spec.ready_within))
+            .map_err(|error| not_ready(error.to_string()))?;
+        let deadline = Instant::now() + self.spec.ready_within;
+        loop {
+            let status = client.status(0).await.map_err(|error| not_ready(error.to_string()))?;
+            let missing =
+                |participant: &&report::ParticipantStatus| participant.kind == "stream" && !participant.ready;
+            let Some(participant) = status.participants.iter().find(missing) else { return Ok(()) };
+            if Instant::now() >= deadline {
+                return Err(not_ready(format!(
+                    "it has not greeted {}: {}",
+                    participant.name, participant.last_error
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Kills a process with SIGKILL and waits for its end. It stays down until [`Cluster::start_node`], also under
+    /// [`Cluster::supervise`].
+    pub async fn kill(&mut self, id: NodeId) -> Result<(), ClusterError> {
+        self.end_node(id, |process| async move {
+            process.kill().await;
+            process
+        })
+        .await
+    }
+
+    /// Stops a process with SIGTERM (SIGKILL when it is late) and waits for its end. It stays down.
+    pub async fn stop_node(&mut self, id: NodeId) -> Result<(), ClusterError> {
+        let within = self.spec.stop_within;
+        self.end_node(id, |process| async move {
+            process.stop(within).await;
+            process
+        })
+        .await
+    }
+
+    async fn end_node<F: Future<Output = Process>>(
+        &mut self,
+        id: NodeId,
+        end: impl FnOnce(Process) -> F,
+    ) -> Result<(), ClusterError> {
+        let node = self.nodes.get_mut(&id).expect("callers name nodes of this cluster");
+        // The end of this generation is expected, so `supervise` must not take it for a crash.
+        node.generation += 1;
+        node.restart_at = None;
+        if let Some(process) = node.process.take() {
+            drop(end(process).await);
+        }
+        self.write_manifest()
+    }
+
+    /// Starts a process that is down, and waits until it serves.
+    pub async fn start_node(&mut self, id: NodeId) -> Result<u32, ClusterError> {
+        let pid = self.spawn(id)?;
+        self.write_manifest()?;
+        self.wait_ready(id).await?;
+        Ok(pid)
+    }
+
+    /// Watches over the processes until `shutdown`: those that crash are started again, as the spec says.
+    pub async fn supervise(
+        &mut self,
+        shutdown: impl Future<Output = ()>,
+        mut tell: impl FnMut(Event),
+    ) -> Result<(), ClusterError> {
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let next_restart = self.nodes.values().filter_map(|node| node.restart_at).min();
+            let restart = async {
+                match next_restart {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = &mut shutdown => return Ok(()),
+                Some((id, generation)) = self.ends.recv() => self.on_end(id, generation, &mut tell)?,
+                () = restart => self.restart_due(&mut tell)?,
+            }
+        }
+    }
+
+    fn on_end(
+        &mut self,
+        id: NodeId,
+        generation: u64,
+        tell: &mut impl FnMut(Event),
+    ) -> Result<(), ClusterError> {
+        let restart = self.spec.restart;
+        let node = self.nodes.get_mut(&id).expect("only nodes of this cluster end");
+        if node.generation != generation {
+            return Ok(());
+        }
+        let Some(process) = node.process.take() else { return Ok(()) };
+        let status = process.status().unwrap_or_default();
+        if process.started.elapsed() >= STABLE {
+            node.failures = 0;
+        }
+        let again_in =
+            (restart == Restart::OnFailure && !status.success()).then(|| pause_after(node.failures));
+        node.failures = node.failures.saturating_add(1);
+        node.restart_at = again_in.map(|pause| Instant::now() + pause);
+        tell(Event::Ended { node: id, status, again_in, log_tail: log_tail(&self.spec.log_path(id)) });
+        if again_in == Some(Duration::ZERO) {
+            // Readers of the manifest see the old pid, then the new one.
+            return self.restart_due(tell);
+        }
+        self.write_manifest()
+    }
+
+    fn restart_due(&mut self, tell: &mut impl FnMut(Event)) -> Result<(), ClusterError> {
+        let now = Instant::now();
+        let due = |node: &Node| node.restart_at.is_some_and(|at| at <= now);
+        let ids: Vec<NodeId> = self.nodes.iter().filter(|(_, node)| due(node)).map(|(id, _)| *id).collect();
+        let mut events = Vec::new();
+        for id in ids {
+            match self.spawn(id) {
+                Ok(pid) => events.push(Event::Started { node: id, pid }),
+                Err(error) => {
+                    let node = self.nodes.get_mut(&id).expect("it was just looked at");
+                    node.restart_at = Some(now + pause_after(node.failures.max(1)));
+                    node.failures = node.failures.saturating_add(1);
+                    events.push(Event::NotStarted { node: id, error });
+                }
+            }
+        }
+        // Who hears of a start finds it in the manifest.
+        self.write_manifest()?;
+        events.into_iter().for_each(tell);
+        Ok(())
+    }
+
+    /// Stops every process: coordinators first, so that none of them sees a participant leave.
+    pub async fn stop(mut self, mut tell: impl FnMut(Event)) {
+        for role in [Role::Coordinator, Role::Participant] {
+            let mut stopping = Vec::new();
+            for (&id, node) in self.nodes.iter_mut().filter(|(id, _)| id.role == role) {
+                if let Some(process) = node.process.take() {
+                    let within = self.spec.stop_within;
+                    stopping.push((id, tokio::spawn(async move { process.stop(within).await })));
+                }
+            }
+            for (id, stopped) in stopping {
+                if stopped.await.unwrap_or(true) {
+                    tell(Event::Killed { node: id });
+                }
+            }
+        }
+        Manifest::remove(&self.spec.data_dir);
+    }
+}
+
+/// The pause before the next start, after so many failures in a row before this one.
+fn pause_after(failures: u32) -> Duration {
+    match failures {
+        0 => Duration::ZERO,
+        more => RESTART_FIRST.saturating_mul(1 << (more - 1).min(10)).min(RESTART_CAP),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_back_off_to_a_cap() {
+        assert_eq!(pause_after(0), Duration::ZERO);
+        assert_eq!(pause_after(1), Duration::from_millis(100));
+        assert_eq!(pause_after(2), Duration::from_millis(200));
+        assert_eq!(pause_after(u32::MAX), RESTART_CAP);
+    }
+}

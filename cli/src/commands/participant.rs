@@ -1,0 +1,94 @@
+//! `escrow participant`: one or more wallet shards in the foreground.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use escrow_participant::{Archive, Config, ParticipantError, Server};
+use escrow_service::ListenError;
+
+use super::servers::shutdown;
+use crate::config::{self, set};
+use crate::exit::{Exit, Failure};
+use crate::time::parse_duration;
+
+/// `escrow participant`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  escrow participant --data-dir /var/lib/escrow/shard-0 --listen 127.0.0.1:7410 --shards 0
+  escrow participant --data-dir /data --listen 0.0.0.0:7410 --shards 0,1
+  escrow participant --config /etc/escrow/participant.toml --log-format json
+
+A flag wins over its environment variable, that over the file, that over the default. The file has the
+same names with underscores, times in milliseconds.")]
+pub struct Args {
+    /// TOML file
+    #[arg(long, value_name = "FILE", env = "ESCROW_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where journal and tables live
+    #[arg(long, value_name = "DIR", env = "ESCROW_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where to listen; port 0 picks a free one
+    #[arg(long, value_name = "ADDRESS", env = "ESCROW_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// The wallet shards that this process holds, with commas between them
+    #[arg(long, value_delimiter = ',', value_name = "SHARD", env = "ESCROW_SHARDS")]
+    shards: Vec<u16>,
+    /// A checkpoint at least this often
+    #[arg(long, value_name = "SPAN", value_parser = parse_duration)]
+    checkpoint_interval: Option<Duration>,
+    /// Size of a log segment
+    #[arg(long, value_name = "BYTES")]
+    segment_bytes: Option<u64>,
+    /// What becomes of old log segments
+    #[arg(long, value_name = "WHAT", value_parser = parse_archive)]
+    archive: Option<Archive>,
+    /// The largest message taken
+    #[arg(long, value_name = "BYTES")]
+    message_bytes_max: Option<usize>,
+}
+
+fn parse_archive(text: &str) -> Result<Archive, String> {
+    match text {
+        "keep" => Ok(Archive::Keep),
+        "compress" => Ok(Archive::Compress),
+        "delete" => Ok(Archive::Delete),
+        _ => Err("expected keep, compress or delete".to_owned()),
+    }
+}
+
+impl Args {
+    fn resolve(self) -> Result<Config, Failure> {
+        let mut config: Config = config::load(self.config.as_deref())?;
+        set(&mut config.data_dir, self.data_dir);
+        set(&mut config.listen, self.listen);
+        set(&mut config.shards, (!self.shards.is_empty()).then_some(self.shards));
+        set(&mut config.checkpoint_interval_ms, self.checkpoint_interval.map(|span| span.as_millis() as u64));
+        set(&mut config.segment_bytes, self.segment_bytes);
+        set(&mut config.archive, self.archive);
+        set(&mut config.message_bytes_max, self.message_bytes_max);
+        config.validated().map_err(|error| Failure::bad_config(error.to_string()))
+    }
+}
+
+pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
+    let config = args.resolve()?;
+    let shutdown = shutdown()?;
+    let server = Server::bind(config).await.map_err(|error| failed(&error))?;
+    tracing::info!(listen = %server.local_addr(), "participant serves");
+    server.run(shutdown).await.map_err(|error| failed(&error))?;
+    Ok(Exit::Ok)
+}
+
+fn failed(error: &ParticipantError) -> Failure {
+    let message = format!("participant: {error}");
+    match error {
+        ParticipantError::Config(_) => Failure::bad_config(message),
+        ParticipantError::InUse(_) => Failure::coded("DATA_DIR_IN_USE", message),
+        ParticipantError::Foreign { .. } => Failure::coded("DATA_DIR_FOREIGN", message),
+        ParticipantError::Listen(error) if matches!(**error, ListenError::InUse(_)) => {
+            Failure::coded("PORT_IN_USE", message)
+        }
+        _ => Failure::internal(message),
+    }
+}
