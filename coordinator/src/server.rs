@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -177,7 +178,7 @@ fn recover(disk: &Arc<dyn Disk>, config: &Config) -> Result<Recovered, Coordinat
     let checkpoint = match Checkpoint::read(&**disk, dir) {
         Ok(checkpoint) => checkpoint.unwrap_or_default(),
         Err(why) => {
-            tracing::warn!(why, "the checkpoint cannot be used; the whole log is replayed");
+            set_checkpoint_aside(&**disk, dir, &why)?;
             Checkpoint::default()
         }
     };
@@ -185,7 +186,7 @@ fn recover(disk: &Arc<dyn Disk>, config: &Config) -> Result<Recovered, Coordinat
     let (checkpoint_index, mut machine, window) = match loaded {
         Ok((machine, window)) => (checkpoint.index, machine, window),
         Err(why) => {
-            tracing::warn!(why, "the checkpoint cannot be used; the whole log is replayed");
+            set_checkpoint_aside(&**disk, dir, &why)?;
             let window = IdempotencyWindow::open(disk, dir, &[])
                 .map_err(|source| CoordinatorError::File { path: dir.join("runs"), source })?;
             (0, Machine::new(), window)
@@ -236,6 +237,14 @@ fn recover(disk: &Arc<dyn Disk>, config: &Config) -> Result<Recovered, Coordinat
         "recovered"
     );
     Ok(Recovered { machine, window, journal, applied, checkpointed: checkpoint_index })
+}
+
+/// A checkpoint that cannot be used is kept for whoever wants to know why, under another name.
+fn set_checkpoint_aside(disk: &dyn Disk, dir: &Path, why: &str) -> Result<(), CoordinatorError> {
+    let (from, to) = (dir.join("checkpoint"), dir.join("checkpoint.corrupt"));
+    tracing::warn!(why, kept = %to.display(), "the checkpoint cannot be used; the whole log is replayed");
+    let aside = disk.rename(&from, &to).and_then(|()| disk.sync_dir(dir));
+    aside.map_err(|source| CoordinatorError::File { path: from, source })
 }
 
 fn load(
