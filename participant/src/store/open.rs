@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use escrow_wallet::Wallet;
 
@@ -60,7 +61,7 @@ fn try_open(
     remove_unfinished_snapshots(path)?;
     let config = sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None);
     let open_and_read = || {
-        let tree = config.open()?;
+        let tree = open_when_free(&config)?;
         let store = Store { shard, path: path.to_owned(), tree };
         let read = store.read_checked(cluster_id);
         Ok(read.map(|(wallet, applied)| (store, wallet, applied)))
@@ -71,6 +72,27 @@ fn try_open(
         Ok(Err(error)) => Ok(Err(error.to_string())),
         Err(_) => Ok(Err("sled panicked".to_owned())),
     }
+}
+
+/// The directory is locked for this process, so nobody else has the view open: whoever holds sled's own lock is a thread of an
+/// earlier sled in this very process (a test, or a server that was just stopped) that is still letting go.
+fn open_when_free(config: &sled::Config) -> sled::Result<sled::Db> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const PAUSE: Duration = Duration::from_millis(10);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error)) if is_locked(&error) && Instant::now() < deadline => {
+                std::thread::sleep(PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// sled wraps the error of its lock, and keeps only the text.
+fn is_locked(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
 }
 
 /// Whether an I/O error says something about the content rather than about the machine.
