@@ -1,4 +1,4 @@
-//! DESIGN §4, "What every crash leaves": for every row a process is made to die at exactly that point, with every kind of
+//! docs/protocol.md, "What every crash leaves": for every row a process is made to die at exactly that point, with every kind of
 //! transaction that comes by it, and is started again. Then: the caller, who kept asking with the same id, has the outcome
 //! that it would have had without the crash; nothing is in doubt; no reservation is left; no money is; the logs agree.
 
