@@ -6,7 +6,8 @@
 
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
+use serde::de::value::{Error, StrDeserializer};
+use serde::de::{DeserializeOwned, IntoDeserializer as _};
 
 use crate::exit::Failure;
 
@@ -51,6 +52,12 @@ pub fn external_id(name: &str) -> u16 {
     const FIRST: u128 = 4_096;
     const KIND: u64 = 1;
     (FIRST + escrow_types::Digest::of_text(KIND, name).0 % (u128::from(u16::MAX) - FIRST)) as u16
+}
+
+/// What becomes of old log segments, by flag as in a file: both servers name the three policies alike.
+pub(crate) fn parse_archive<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let text: StrDeserializer<'_, Error> = text.into_deserializer();
+    T::deserialize(text).map_err(|_| "expected keep, compress or delete".to_owned())
 }
 
 #[cfg(test)]

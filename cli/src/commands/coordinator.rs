@@ -8,7 +8,7 @@ use escrow_coordinator::{Archive, Config, CoordinatorError, ParticipantConfig, P
 use escrow_service::ListenError;
 
 use super::servers::shutdown;
-use crate::config::{self, external_id, parse_named_url, parse_numbered_url, set};
+use crate::config::{self, external_id, parse_archive, parse_named_url, parse_numbered_url, set};
 use crate::exit::{Exit, Failure};
 use crate::time::parse_duration;
 
@@ -69,20 +69,11 @@ pub struct Args {
     #[arg(long, value_name = "BYTES")]
     segment_bytes: Option<u64>,
     /// What becomes of old log segments
-    #[arg(long, value_name = "WHAT", value_parser = parse_archive)]
+    #[arg(long, value_name = "WHAT", value_parser = parse_archive::<Archive>)]
     archive: Option<Archive>,
     /// The largest message taken
     #[arg(long, value_name = "BYTES")]
     message_bytes_max: Option<usize>,
-}
-
-fn parse_archive(text: &str) -> Result<Archive, String> {
-    match text {
-        "keep" => Ok(Archive::Keep),
-        "compress" => Ok(Archive::Compress),
-        "delete" => Ok(Archive::Delete),
-        _ => Err("expected keep, compress or delete".to_owned()),
-    }
 }
 
 impl Args {
