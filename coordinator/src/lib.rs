@@ -8,6 +8,7 @@
 //! - `store/`: what is on disk besides the journal: identity, checkpoint, the runs of the idempotency window
 //! - `links/`: one task per participant: connect, hello, columns; unary calls to external participants
 //! - `edge/`: the gRPC services: validate, hand to the owner, translate answers
+//! - [`stepped`]: all of it without sockets, threads and clock, for simulations
 //!
 //! **Invariant:** the rules of the protocol are in `escrow-tcc`; here is only I/O. Nothing here knows sled or balances.
 
@@ -18,6 +19,7 @@ mod failpoint;
 mod links;
 mod owner;
 pub mod server;
+pub mod stepped;
 mod store;
 
 pub use config::{Archive, Config, ParticipantConfig, ParticipantKind};

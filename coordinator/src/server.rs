@@ -10,33 +10,40 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use escrow_journal::storage::{Disk, LockGuard, OsDisk};
-use escrow_journal::{Index, Journal, Options};
-use escrow_tcc::driver::LinkKind;
+use escrow_journal::{Index, Journal, Options, Steps};
+use escrow_tcc::driver::{LinkKind, RetryDelays};
 use escrow_tcc::routing::Routing;
 use escrow_tcc::{Driver, Entry, Machine};
-use escrow_types::{ParticipantId, Partition};
+use escrow_types::{Millis, ParticipantId, Partition};
 use tokio::net::TcpListener;
 
 use crate::config::{Archive, Config, ParticipantKind};
 use crate::edge::Service;
 use crate::error::CoordinatorError;
 use crate::links::{Delays, LinkSenders, Peer, endpoint};
-use crate::owner::{GROUP, Owner, Parts, mailbox, now_ms};
+use crate::owner::{GROUP, Owner, Parts, mailbox, now_ms, on_a_thread};
 use crate::store::{Checkpoint, IdempotencyWindow, Identity};
 
 /// A coordinator that has recovered and listens, but does not serve yet.
 pub struct Server {
-    config: Arc<Config>,
     listener: TcpListener,
     local_addr: SocketAddr,
-    disk: Arc<dyn Disk>,
-    identity: Identity,
-    driver: Driver,
-    window: IdempotencyWindow,
-    journal: Journal,
-    applied: u64,
-    checkpointed: u64,
-    _lock: Box<dyn LockGuard>,
+    opened: Opened,
+}
+
+/// A data directory that is open and recovered, with an epoch of its own.
+pub(crate) struct Opened {
+    pub(crate) config: Arc<Config>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) identity: Identity,
+    pub(crate) driver: Driver,
+    pub(crate) window: IdempotencyWindow,
+    pub(crate) journal: Journal,
+    /// Whoever runs the coordinator starts threads with it, or steps it.
+    pub(crate) steps: Option<Steps>,
+    pub(crate) applied: u64,
+    pub(crate) checkpointed: u64,
+    pub(crate) lock: Box<dyn LockGuard>,
 }
 
 /// What recovery found.
@@ -44,8 +51,34 @@ struct Recovered {
     machine: Machine,
     window: IdempotencyWindow,
     journal: Journal,
+    steps: Steps,
     applied: u64,
     checkpointed: u64,
+}
+
+impl Opened {
+    /// Locks the directory, recovers, and makes a new epoch durable. Blocks.
+    pub(crate) fn open(
+        config: Config,
+        disk: Arc<dyn Disk>,
+        delays: Box<dyn RetryDelays + Send>,
+        clock: impl Fn() -> Millis,
+    ) -> Result<Self, CoordinatorError> {
+        let dir = config.data_dir.clone();
+        let file_error = |source| CoordinatorError::File { path: dir.clone(), source };
+        disk.create_dir_all(&dir).map_err(file_error)?;
+        let lock = disk.lock(&dir.join("lock")).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => CoordinatorError::InUse(dir.clone()),
+            _ => file_error(error),
+        })?;
+        let identity = Identity::open(&*disk, &dir, config.partition, config.cluster_id.as_deref())?;
+        let Recovered { machine, window, journal, mut steps, applied, checkpointed } =
+            recover(&disk, &config)?;
+        let mut driver = new_driver(&config, machine, delays);
+        let applied = open_epoch(&mut driver, &journal, &mut steps, applied, clock())?;
+        let (config, steps) = (Arc::new(config), Some(steps));
+        Ok(Self { config, disk, identity, driver, window, journal, steps, applied, checkpointed, lock })
+    }
 }
 
 impl Server {
@@ -56,32 +89,9 @@ impl Server {
         let local_addr = listener
             .local_addr()
             .map_err(|source| escrow_service::ListenError::Io { address: config.listen, source })?;
-        let disk = OsDisk::shared();
-        let dir = config.data_dir.clone();
-        let file_error = |source| CoordinatorError::File { path: dir.clone(), source };
-        disk.create_dir_all(&dir).map_err(file_error)?;
-        let lock = disk.lock(&dir.join("lock")).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => CoordinatorError::InUse(dir.clone()),
-            _ => file_error(error),
-        })?;
-        let identity = Identity::open(&*disk, &dir, config.partition, config.cluster_id.as_deref())?;
-        let recovered = recover(&disk, &config)?;
-        let Recovered { machine, window, journal, applied, checkpointed } = recovered;
-        let mut driver = new_driver(&config, machine);
-        let applied = open_epoch(&mut driver, &journal, applied)?;
-        Ok(Self {
-            config: Arc::new(config),
-            listener,
-            local_addr,
-            disk,
-            identity,
-            driver,
-            window,
-            journal,
-            applied,
-            checkpointed,
-            _lock: lock,
-        })
+        let mut opened = Opened::open(config, OsDisk::shared(), Box::new(Delays), now_ms)?;
+        opened.journal.start(opened.steps.take().expect("just opened"))?;
+        Ok(Self { listener, local_addr, opened })
     }
 
     /// Where it listens.
@@ -92,43 +102,44 @@ impl Server {
     /// Serves until `shutdown` resolves, then refuses new work, lets running transactions end within the drain time, writes a
     /// checkpoint and returns. What has not ended goes on at the next start.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), CoordinatorError> {
+        let Opened { config, disk, identity, driver, window, journal, applied, checkpointed, lock, .. } =
+            self.opened;
         let (mailbox, receivers) = mailbox();
         let mut peers = Vec::new();
-        for config in &self.config.participants {
-            let channel = endpoint(&config.endpoint)?.connect_lazy();
-            peers.push(Peer { config: config.clone(), channel });
+        for participant in &config.participants {
+            let channel = endpoint(&participant.endpoint)?.connect_lazy();
+            peers.push(Peer { config: participant.clone(), channel });
         }
-        let links = LinkSenders::new(&peers, self.config.partition, &mailbox);
-        let routing = self.driver.routing().clone();
-        let service = Service::new(
-            mailbox.clone(),
-            Arc::clone(&self.config),
-            routing,
-            peers.clone(),
-            self.journal.clone(),
-        );
-        let drain = Duration::from_millis(self.config.drain_ms);
+        let (links, calls) = LinkSenders::new(&config);
+        let (routing, edge_journal) = (driver.routing().clone(), journal.clone());
+        let service =
+            Service::new(mailbox.clone(), Arc::clone(&config), routing, peers.clone(), edge_journal);
+        let drain = Duration::from_millis(config.drain_ms);
         let owner = Owner::new(Parts {
-            config: Arc::clone(&self.config),
-            disk: self.disk,
-            driver: self.driver,
-            window: self.window,
-            journal: self.journal,
+            config: Arc::clone(&config),
+            clock: Box::new(now_ms),
+            disk,
+            driver,
+            window,
+            journal,
             links,
-            applied: self.applied,
-            checkpointed: self.checkpointed,
+            applied,
+            checkpointed,
+            background: Box::new(on_a_thread),
         });
         let (stop_owner, stopped) = tokio::sync::oneshot::channel();
         let mut owner = tokio::spawn(owner.run(receivers, stopped));
-        let tasks: Vec<_> = peers
-            .iter()
-            .filter(|peer| peer.config.kind == ParticipantKind::Stream)
-            .map(|peer| crate::links::start(peer, self.config.partition, &self.identity.cluster_id, &mailbox))
-            .collect();
-        tracing::info!(address = %self.local_addr, partition = self.config.partition, "listening");
+        let streams = peers.iter().filter(|peer| peer.config.kind == ParticipantKind::Stream);
+        let mut tasks: Vec<_> =
+            streams.map(|peer| crate::links::start(peer, &identity.cluster_id, &mailbox)).collect();
+        for (id, queue) in calls {
+            let peer = peers.iter().find(|peer| peer.config.id == id.0).expect("made from the same list");
+            tasks.push(crate::links::start_external(peer, queue, &mailbox));
+        }
+        tracing::info!(address = %self.local_addr, partition = config.partition, "listening");
 
         let limits = escrow_service::Limits {
-            message_bytes_max: self.config.message_bytes_max,
+            message_bytes_max: config.message_bytes_max,
             // The owner has drained before connections are closed: what is left are callers who read nothing.
             drain: drain.min(Duration::from_secs(1)),
             ..escrow_service::Limits::default()
@@ -157,6 +168,7 @@ impl Server {
         for task in tasks {
             task.abort();
         }
+        drop(lock);
         result
     }
 }
@@ -201,7 +213,8 @@ fn recover(disk: &Arc<dyn Disk>, config: &Config) -> Result<Recovered, Coordinat
         },
         ..Options::new(dir.join("journal"))
     };
-    let (journal, opened) = Journal::open(Arc::clone(disk), options, Index(checkpoint_index + 1))?;
+    let (journal, steps, opened) =
+        Journal::open_stepped(Arc::clone(disk), options, Index(checkpoint_index + 1))?;
     if let Some(torn) = &opened.torn {
         tracing::info!(
             bytes = torn.bytes,
@@ -236,7 +249,7 @@ fn recover(disk: &Arc<dyn Disk>, config: &Config) -> Result<Recovered, Coordinat
         ms = started.elapsed().as_millis() as u64,
         "recovered"
     );
-    Ok(Recovered { machine, window, journal, applied, checkpointed: checkpoint_index })
+    Ok(Recovered { machine, window, journal, steps, applied, checkpointed: checkpoint_index })
 }
 
 /// A checkpoint that cannot be used is kept for whoever wants to know why, under another name.
@@ -260,7 +273,7 @@ fn load(
     Ok((machine, window.map_err(|error| format!("runs: {error}"))?))
 }
 
-fn new_driver(config: &Config, machine: Machine) -> Driver {
+fn new_driver(config: &Config, machine: Machine, delays: Box<dyn RetryDelays + Send>) -> Driver {
     let kind = |kind| if kind == ParticipantKind::Stream { LinkKind::Stream } else { LinkKind::Unary };
     let participants: Vec<(ParticipantId, LinkKind)> = config
         .participants
@@ -279,15 +292,22 @@ fn new_driver(config: &Config, machine: Machine) -> Driver {
         in_doubt_after_ms: config.in_doubt_after_ms,
         ..escrow_tcc::driver::Config::default()
     };
-    Driver::new(limits, Routing::new(shards), participants, machine, Box::new(Delays))
+    Driver::new(limits, Routing::new(shards), participants, machine, delays)
 }
 
 /// The new epoch is durable before any message bears it.
-fn open_epoch(driver: &mut Driver, journal: &Journal, applied: u64) -> Result<u64, CoordinatorError> {
-    let entry = Entry { time_ms: now_ms(), commands: vec![driver.open_epoch()] };
+fn open_epoch(
+    driver: &mut Driver,
+    journal: &Journal,
+    steps: &mut Steps,
+    applied: u64,
+    now: Millis,
+) -> Result<u64, CoordinatorError> {
+    let entry = Entry { time_ms: now, commands: vec![driver.open_epoch()] };
     let index = journal.append(GROUP, entry.encode())?;
-    journal.wait_durable(index)?;
-    assert_eq!(index.get(), applied + 1, "the log has no other writer");
+    steps.write();
+    journal.check()?;
+    assert!(index.get() == applied + 1 && journal.durable() == index, "the log has no other writer");
     driver.applied(&entry);
     driver.recover();
     Ok(index.get())

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::error::ParticipantError;
 use crate::identity::Identity;
-use crate::store::{Meta, Store};
+use crate::store::{Meta, View};
 
 /// The index that a checkpoint made durable, or the final failure.
 pub(crate) type Done = Result<u64, ParticipantError>;
@@ -44,20 +44,31 @@ impl Drop for TrimHold {
 }
 
 impl Checkpointer {
-    /// Starts the thread. `stores` are the open views with the index that each has.
+    /// Starts the thread. `views` are open, each with the index that it has.
     pub(crate) fn start(
-        stores: BTreeMap<u16, (Store, u64)>,
+        views: BTreeMap<u16, (Box<dyn View>, u64)>,
         journal: Journal,
         identity: Arc<Identity>,
     ) -> Result<Self, ParticipantError> {
-        let (work, queue) = channel();
-        let holds = Arc::new(AtomicUsize::new(0));
-        let thread = Thread { stores, journal, identity, holds: Arc::clone(&holds) };
+        let (this, mut work) = Self::stepped(views, journal, identity);
         let thread = std::thread::Builder::new()
             .name("checkpoint".into())
-            .spawn(move || thread.run(&queue))
+            .spawn(move || work.run())
             .map_err(ParticipantError::file("the checkpoint thread"))?;
-        Ok(Self { work, holds, thread: Arc::new(Mutex::new(Some(thread))) })
+        *this.thread.lock().expect("nothing panics while it is held") = Some(thread);
+        Ok(this)
+    }
+
+    /// Without a thread: nothing is written until the work is stepped.
+    pub(crate) fn stepped(
+        views: BTreeMap<u16, (Box<dyn View>, u64)>,
+        journal: Journal,
+        identity: Arc<Identity>,
+    ) -> (Self, Checkpoints) {
+        let (work, queue) = channel();
+        let holds = Arc::new(AtomicUsize::new(0));
+        let checkpoints = Checkpoints { queue, views, journal, identity, holds: Arc::clone(&holds) };
+        (Self { work, holds, thread: Arc::default() }, checkpoints)
     }
 
     /// Queues a checkpoint. A receiver that fails means that the thread is gone.
@@ -97,43 +108,57 @@ impl Checkpointer {
     }
 }
 
-struct Thread {
-    stores: BTreeMap<u16, (Store, u64)>,
+/// What the thread does.
+pub(crate) struct Checkpoints {
+    queue: Receiver<Work>,
+    views: BTreeMap<u16, (Box<dyn View>, u64)>,
     journal: Journal,
     identity: Arc<Identity>,
     holds: Arc<AtomicUsize>,
 }
 
-impl Thread {
-    fn run(mut self, queue: &Receiver<Work>) {
-        while let Ok(work) = queue.recv() {
-            match work {
-                Work::Write { shard, changes, applied, done } => {
-                    let result = self.write(shard, changes.as_ref(), applied);
-                    // An owner that is gone does not need it.
-                    let _ = done.send(result);
-                }
-                Work::Read { shard, done } => {
-                    let (store, _) = self.stores.get(&shard).expect("owners name their own shards");
-                    let _ = done.send(store.read());
-                }
-                Work::End => return,
+impl Checkpoints {
+    fn run(&mut self) {
+        while let Ok(work) = self.queue.recv() {
+            if !self.serve(work) {
+                return;
             }
         }
+    }
+
+    /// Does one piece of work, if there is one; whether there was.
+    pub(crate) fn step(&mut self) -> bool {
+        self.queue.try_recv().is_ok_and(|work| self.serve(work))
+    }
+
+    fn serve(&mut self, work: Work) -> bool {
+        match work {
+            Work::Write { shard, changes, applied, done } => {
+                let result = self.write(shard, changes.as_ref(), applied);
+                // An owner that is gone does not need it.
+                let _ = done.send(result);
+            }
+            Work::Read { shard, done } => {
+                let (view, _) = self.views.get(&shard).expect("owners name their own shards");
+                let _ = done.send(view.read());
+            }
+            Work::End => return false,
+        }
+        true
     }
 
     fn write(&mut self, shard: u16, changes: Option<&Changes>, applied: u64) -> Done {
         let started = Instant::now();
         let cluster_id = self.identity.cluster_id();
-        let (store, checkpointed) = self.stores.get_mut(&shard).expect("owners name their own shards");
-        let written = store.write(changes, &Meta { shard, applied, cluster_id })?;
+        let (view, checkpointed) = self.views.get_mut(&shard).expect("owners name their own shards");
+        let written = view.write(changes, &Meta { shard, applied, cluster_id })?;
         assert!(applied >= *checkpointed, "checkpoints go forwards");
         *checkpointed = applied;
         let (records, files_synced) = (written.records, written.files_synced);
         let took_ms = started.elapsed().as_millis() as u64;
         tracing::info!(shard, applied, records, files_synced, took_ms, "checkpoint written");
         if self.holds.load(Ordering::SeqCst) == 0 {
-            let oldest = self.stores.values().map(|(_, checkpointed)| *checkpointed).min().unwrap_or(0);
+            let oldest = self.views.values().map(|(_, checkpointed)| *checkpointed).min().unwrap_or(0);
             self.journal.trim(Index(oldest));
         }
         Ok(applied)

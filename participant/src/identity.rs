@@ -2,9 +2,9 @@
 //! for a participant's, nor one cluster's or one log's for another's.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use escrow_journal::storage::{Disk as _, OsDisk, durable_replace, read_all};
+use escrow_journal::storage::{Disk, durable_replace, read_all};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ParticipantError;
@@ -27,8 +27,8 @@ struct Content {
 }
 
 /// The identity of an open data directory.
-#[derive(Debug)]
 pub(crate) struct Identity {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     // Held during a write, which happens once in a cluster's life.
     content: Mutex<Content>,
@@ -36,10 +36,10 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// Reads the identity of a directory; an empty directory gets one. The directory is locked already.
-    pub(crate) fn open(dir: &Path, shards: &[u16]) -> Result<Self, ParticipantError> {
+    pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, shards: &[u16]) -> Result<Self, ParticipantError> {
         let path = dir.join(FILE);
         let foreign = |why: String| ParticipantError::Foreign { path: dir.to_owned(), why };
-        let content = if let Some(bytes) = read_all(&OsDisk, &path).map_err(ParticipantError::file(&path))? {
+        let content = if let Some(bytes) = read_all(&*disk, &path).map_err(ParticipantError::file(&path))? {
             // The kind first: another server's file has other fields.
             let value: serde_json::Value = serde_json::from_slice(&bytes)
                 .map_err(|error| foreign(format!("{FILE} cannot be read ({error})")))?;
@@ -59,16 +59,16 @@ impl Identity {
             }
             content
         } else {
-            let names = OsDisk.list(dir).map_err(ParticipantError::file(dir))?;
+            let names = disk.list(dir).map_err(ParticipantError::file(dir))?;
             if let Some(stranger) = names.iter().find(|name| !name.starts_with(FILE) && *name != "lock") {
                 return Err(foreign(format!("it has no {FILE}, but holds '{stranger}'")));
             }
             let (kind, shards) = (KIND.to_owned(), shards.to_vec());
             let content = Content { format: FORMAT, kind, shards, cluster_id: None, journal_id: None };
-            write(dir, &content)?;
+            write(&*disk, dir, &content)?;
             content
         };
-        Ok(Self { dir: dir.to_owned(), content: Mutex::new(content) })
+        Ok(Self { disk, dir: dir.to_owned(), content: Mutex::new(content) })
     }
 
     /// Says which journal lies beside it; refuses another than before.
@@ -83,7 +83,7 @@ impl Identity {
             }
             None => {
                 content.journal_id = Some(text);
-                write(&self.dir, &content)
+                write(&*self.disk, &self.dir, &content)
             }
         }
     }
@@ -101,7 +101,7 @@ impl Identity {
             Some(known) => Ok(Err(known.clone())),
             None => {
                 content.cluster_id = Some(cluster_id.to_owned());
-                write(&self.dir, &content).map(Ok)
+                write(&*self.disk, &self.dir, &content).map(Ok)
             }
         }
     }
@@ -111,27 +111,32 @@ impl Identity {
     }
 }
 
-fn write(dir: &Path, content: &Content) -> Result<(), ParticipantError> {
+fn write(disk: &dyn Disk, dir: &Path, content: &Content) -> Result<(), ParticipantError> {
     let path = dir.join(FILE);
     let bytes = serde_json::to_vec_pretty(content).expect("plain data");
-    durable_replace(&OsDisk, &path, &bytes).map_err(ParticipantError::file(path))
+    durable_replace(disk, &path, &bytes).map_err(ParticipantError::file(path))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use escrow_journal::storage::OsDisk;
+
+    fn open(dir: &Path, shards: &[u16]) -> Result<Identity, ParticipantError> {
+        Identity::open(OsDisk::shared(), dir, shards)
+    }
 
     fn refused(dir: &Path, shards: &[u16]) -> String {
-        Identity::open(dir, shards).unwrap_err().to_string()
+        open(dir, shards).err().unwrap().to_string()
     }
 
     #[test]
     fn a_directory_keeps_its_identity() {
         let dir = tempfile::tempdir().unwrap();
-        let identity = Identity::open(dir.path(), &[1, 2]).unwrap();
+        let identity = open(dir.path(), &[1, 2]).unwrap();
         identity.confirm_journal(7).unwrap();
         identity.confirm_cluster("aa").unwrap().unwrap();
-        let again = Identity::open(dir.path(), &[1, 2]).unwrap();
+        let again = open(dir.path(), &[1, 2]).unwrap();
         assert_eq!(again.cluster_id().as_deref(), Some("aa"));
         again.confirm_journal(7).unwrap();
         assert!(again.confirm_journal(8).is_err());

@@ -19,6 +19,7 @@
 //! - `store`: sled as the materialised view; `checkpoint`: the thread that writes it
 //! - `verify`: checkpoint and log, and the log alone, against the live state
 //! - `edge`: the gRPC services
+//! - [`stepped`]: all of it without sockets, threads, sled and clock, for simulations
 //!
 //! # To ensure correctness
 //! - Every change goes through the log; nothing is answered, not even a rejection, before it is durable.
@@ -36,6 +37,7 @@ mod identity;
 mod owner;
 mod recovery;
 mod server;
+pub mod stepped;
 mod store;
 mod verify;
 

@@ -3,16 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use escrow_journal::storage::OsDisk;
-use escrow_journal::{Archive as JournalArchive, Index, Journal, Options, Reader};
+use escrow_journal::storage::Disk;
+use escrow_journal::{Archive as JournalArchive, Index, Journal, Options, Reader, Steps};
 use escrow_wallet::{Entry, Wallet};
 
 use crate::config::{Archive, Config};
 use crate::error::ParticipantError;
 use crate::identity::Identity;
-use crate::store::Store;
+use crate::store::View;
 
 /// Progress is told this often.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
@@ -20,7 +21,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// One shard, ready to run.
 pub(crate) struct Shard {
     pub(crate) wallet: Wallet,
-    pub(crate) store: Store,
+    pub(crate) view: Box<dyn View>,
     /// The index that the view has.
     pub(crate) checkpointed: u64,
     pub(crate) bytes_replayed: u64,
@@ -29,43 +30,42 @@ pub(crate) struct Shard {
 /// Everything that was on disk.
 pub(crate) struct Recovered {
     pub(crate) journal: Journal,
+    /// To start threads with, or to step.
+    pub(crate) steps: Steps,
     pub(crate) shards: BTreeMap<u16, Shard>,
     /// All entries up to here are applied.
     pub(crate) last: u64,
 }
 
+/// Opens the view of a shard: it, the wallet that it holds, and the index that it is of.
+pub(crate) type OpenView<'a> = &'a dyn Fn(u16) -> Result<(Box<dyn View>, Wallet, u64), ParticipantError>;
+
 /// Opens everything in a data directory that is locked and of this participant.
-pub(crate) fn recover(config: &Config, identity: &Identity) -> Result<Recovered, ParticipantError> {
-    let cluster_id = identity.cluster_id();
+pub(crate) fn recover(
+    config: &Config,
+    disk: Arc<dyn Disk>,
+    identity: &Identity,
+    open_view: OpenView<'_>,
+) -> Result<Recovered, ParticipantError> {
     let mut shards = BTreeMap::new();
     for &shard in &config.shards {
-        let dir = config.data_dir.join(format!("shard-{shard}"));
-        let (store, wallet, checkpointed) =
-            Store::open(&dir, shard, cluster_id.as_deref(), config.sled_cache_bytes)?;
-        shards.insert(shard, Shard { wallet, store, checkpointed, bytes_replayed: 0 });
+        let (view, wallet, checkpointed) = open_view(shard)?;
+        shards.insert(shard, Shard { wallet, view, checkpointed, bytes_replayed: 0 });
     }
     let from = shards.values().map(|shard| shard.checkpointed).min().unwrap_or(0) + 1;
-    let (journal, opened) = Journal::open(OsDisk::shared(), journal_options(config), Index(from))?;
+    let (journal, steps, opened) = Journal::open_stepped(disk, journal_options(config), Index(from))?;
     if let Some(torn) = &opened.torn {
         tracing::warn!(path = %torn.path.display(), offset = torn.offset, index = torn.index.get(), "torn tail cut off");
     }
     let last = opened.last.get();
-    let replayed = identity.confirm_journal(opened.journal_id).and_then(|()| {
-        let newest = shards.values().map(|shard| shard.checkpointed).max().unwrap_or(0);
-        if newest > last {
-            let why = format!("a view has entry {newest}, but the log ends at {last}");
-            return Err(ParticipantError::Foreign { path: config.data_dir.clone(), why });
-        }
-        replay_all(&journal, from, last, &mut shards)
-    });
-    match replayed {
-        Ok(()) => Ok(Recovered { journal, shards, last }),
-        Err(error) => {
-            // So that the directory is free again when the error is told.
-            let _ = journal.close();
-            Err(error)
-        }
+    identity.confirm_journal(opened.journal_id)?;
+    let newest = shards.values().map(|shard| shard.checkpointed).max().unwrap_or(0);
+    if newest > last {
+        let why = format!("a view has entry {newest}, but the log ends at {last}");
+        return Err(ParticipantError::Foreign { path: config.data_dir.clone(), why });
     }
+    replay_all(&journal, from, last, &mut shards)?;
+    Ok(Recovered { journal, steps, shards, last })
 }
 
 fn journal_options(config: &Config) -> Options {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use escrow_journal::Journal;
-use escrow_journal::storage::{Disk as _, LockGuard, OsDisk};
+use escrow_journal::storage::{Disk, LockGuard, OsDisk};
 use escrow_service::Limits;
+use escrow_wallet::Wallet;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -18,8 +19,9 @@ use crate::config::Config;
 use crate::edge::{self, Edge};
 use crate::error::ParticipantError;
 use crate::identity::Identity;
-use crate::owner::{Owner, Progress, Start};
+use crate::owner::{Owner, Progress, Start, now_ms};
 use crate::recovery::{Recovered, recover};
+use crate::store::{Store, View};
 
 /// The first failure that ends the process, if any.
 type Fatal = Option<ParticipantError>;
@@ -56,15 +58,7 @@ impl Server {
         let blocking = config.clone();
         let opened = tokio::task::spawn_blocking(move || open(&blocking));
         let (lock, identity, recovered) = opened.await.map_err(|_| ParticipantError::Ended("recovery"))??;
-        let journal = recovered.journal.clone();
-        let listener = match escrow_service::bind(config.listen).await {
-            Ok(listener) => listener,
-            Err(error) => {
-                // So that the directory is free again when the error is told.
-                let _ = tokio::task::spawn_blocking(move || journal.close()).await;
-                return Err(error.into());
-            }
-        };
+        let listener = escrow_service::bind(config.listen).await?;
         let address = listener.local_addr().map_err(ParticipantError::file("the listener"))?;
         let server = Self::start(&config, listener, address, lock, identity, recovered)?;
         tracing::info!(%address, data_dir = %dir.display(), shards = ?config.shards, "participant ready");
@@ -79,28 +73,24 @@ impl Server {
         identity: Arc<Identity>,
         recovered: Recovered,
     ) -> Result<Self, ParticipantError> {
-        let Recovered { journal, shards, last } = recovered;
-        let (progress_sender, progress) = watch::channel(Progress { durable: last, failure: None });
-        journal.on_durable(Box::new(move |outcome| {
-            progress_sender.send_modify(|progress| match outcome {
-                Ok(index) => progress.durable = index.get(),
-                Err(failure) => progress.failure = Some(failure),
-            });
-        }));
+        let Recovered { journal, steps, shards, last } = recovered;
+        journal.start(steps)?;
+        let progress = Progress::of(&journal, last);
         let (stop_streams, streams_stopped) = watch::channel(false);
         let (stop_owners, owners_stopped) = watch::channel(false);
         let (fatal_sender, fatal) = watch::channel(None);
         let fatal_sender = Arc::new(fatal_sender);
-        let (mut stores, mut wallets) = (BTreeMap::new(), Vec::new());
+        let (mut views, mut wallets) = (BTreeMap::new(), Vec::new());
         for (number, shard) in shards {
             wallets.push((number, shard.wallet, shard.checkpointed, shard.bytes_replayed));
-            stores.insert(number, (shard.store, shard.checkpointed));
+            views.insert(number, (shard.view, shard.checkpointed));
         }
-        let checkpointer = Checkpointer::start(stores, journal.clone(), Arc::clone(&identity))?;
+        let checkpointer = Checkpointer::start(views, journal.clone(), Arc::clone(&identity))?;
         let (mut owners, mut handles) = (Vec::new(), BTreeMap::new());
         for (shard, wallet, checkpointed, bytes_replayed) in wallets {
             let start = Start {
                 shard,
+                clock: Box::new(now_ms),
                 wallet,
                 applied: last,
                 checkpointed,
@@ -180,17 +170,32 @@ impl Server {
     }
 }
 
-type Opened = (Box<dyn LockGuard>, Arc<Identity>, Recovered);
+pub(crate) type Opened = (Box<dyn LockGuard>, Arc<Identity>, Recovered);
 
 fn open(config: &Config) -> Result<Opened, ParticipantError> {
+    open_on(config, &OsDisk::shared(), |identity, shard| {
+        let dir = config.data_dir.join(format!("shard-{shard}"));
+        let cluster_id = identity.cluster_id();
+        let (store, wallet, applied) =
+            Store::open(&dir, shard, cluster_id.as_deref(), config.sled_cache_bytes)?;
+        Ok((Box::new(store), wallet, applied))
+    })
+}
+
+/// Locks a data directory and recovers what is in it. Blocks.
+pub(crate) fn open_on(
+    config: &Config,
+    disk: &Arc<dyn Disk>,
+    open_view: impl Fn(&Identity, u16) -> Result<(Box<dyn View>, Wallet, u64), ParticipantError>,
+) -> Result<Opened, ParticipantError> {
     let dir = &config.data_dir;
-    OsDisk.create_dir_all(dir).map_err(ParticipantError::file(dir))?;
-    let lock = OsDisk.lock(&dir.join("lock")).map_err(|error| match error.kind() {
+    disk.create_dir_all(dir).map_err(ParticipantError::file(dir))?;
+    let lock = disk.lock(&dir.join("lock")).map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => ParticipantError::InUse(dir.clone()),
         _ => ParticipantError::file(dir)(error),
     })?;
-    let identity = Arc::new(Identity::open(dir, &config.shards)?);
-    let recovered = recover(config, &identity)?;
+    let identity = Arc::new(Identity::open(Arc::clone(disk), dir, &config.shards)?);
+    let recovered = recover(config, Arc::clone(disk), &identity, &|shard| open_view(&identity, shard))?;
     Ok((lock, identity, recovered))
 }
 

@@ -101,11 +101,9 @@ impl Service {
 
     fn named_participant(&self, at: usize, name: &str) -> Result<ParticipantId, Refused> {
         // Wallet accounts are found by their slot: a caller cannot place one elsewhere.
-        let external = self
-            .peers
-            .iter()
-            .find(|peer| peer.config.kind == ParticipantKind::Unary && peer.config.name == name);
-        external.map(|peer| ParticipantId(peer.config.id)).ok_or_else(|| {
+        let mut all = self.config.participants.iter();
+        let external = all.find(|it| it.kind == ParticipantKind::Unary && it.name == name);
+        external.map(|external| ParticipantId(external.id)).ok_or_else(|| {
             let shown: String = name.chars().take(64).collect();
             (
                 Reason::UnknownParticipant,

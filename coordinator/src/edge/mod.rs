@@ -14,6 +14,8 @@ mod transfer;
 mod verify;
 mod watch;
 
+pub(crate) use verify::check_replay;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -95,7 +97,8 @@ impl Service {
     }
 
     fn participant_name(&self, participant: ParticipantId) -> String {
-        self.peer(participant).map_or_else(|| participant.0.to_string(), |peer| peer.config.name.clone())
+        let config = self.config.participants.iter().find(|config| config.id == participant.0);
+        config.map_or_else(|| participant.0.to_string(), |config| config.name.clone())
     }
 }
 

@@ -17,7 +17,7 @@ use super::verify::Verification;
 use super::watch::Watch;
 use super::{Service, refusal};
 use crate::links::Peer;
-use crate::owner::{Owner, now_ms};
+use crate::owner::Owner;
 
 /// A shard that takes longer to tell its state is shown as not reached.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -51,13 +51,11 @@ impl Service {
         let participant = match filter.participant.as_str() {
             "" => None,
             name => {
-                let peer = self
-                    .peers
-                    .iter()
-                    .find(|peer| peer.config.name == name || peer.config.id.to_string() == name);
+                let mut all = self.config.participants.iter();
+                let named = all.find(|it| it.name == name || it.id.to_string() == name);
                 let unknown =
                     || refuse(Reason::UnknownParticipant, format!("no participant is named '{name}'"));
-                Some(ParticipantId(peer.ok_or_else(unknown)?.config.id))
+                Some(ParticipantId(named.ok_or_else(unknown)?.id))
             }
         };
         let account = match filter.account_id.as_str() {
@@ -237,7 +235,7 @@ impl OperatorService for Service {
         let transactions = self.mailbox.ask(move |owner| {
             let mut transactions: Vec<v1::Transaction> = Vec::new();
             if wanted.wants_unfinished() {
-                let views = owner.driver.select(now_ms(), &wanted.filter, after);
+                let views = owner.driver.select(owner.now(), &wanted.filter, after);
                 let shown = views.map(|view| service.show(&view)).filter(|shown| wanted.matches(shown));
                 transactions.extend(shown.take(page));
             }
@@ -266,7 +264,7 @@ impl OperatorService for Service {
         let service = self.clone();
         let counted = self.mailbox.ask(move |owner| {
             let (mut count, mut oldest_age_ms) = (0, 0);
-            let now = now_ms();
+            let now = owner.now();
             for view in owner.driver.select(now, &wanted.filter, None) {
                 if wanted.phases.is_empty() || wanted.matches(&service.show(&view)) {
                     count += 1;
@@ -381,7 +379,7 @@ impl OperatorService for Service {
         let uptime_ms = self.started.elapsed().as_millis() as u64;
         let partition = u32::from(self.config.partition);
         let coordinator = self.mailbox.ask(move |owner| {
-            let now = now_ms();
+            let now = owner.now();
             let (mut in_doubt, mut oldest, mut needs_attention) = (0, 0, 0);
             let filter = Filter { in_doubt: true, ..Filter::default() };
             for view in owner.driver.select(now, &filter, None) {

@@ -7,7 +7,7 @@ use escrow_tcc::machine::{Decision, Live, Row};
 use escrow_types::{Epoch, ParticipantId, Reason, Sequence};
 
 use super::{Service, wire_reason};
-use crate::owner::{Owner, now_ms};
+use crate::owner::Owner;
 
 impl Service {
     /// An unfinished transaction.
@@ -50,7 +50,7 @@ impl Service {
         epoch: Epoch,
         sequence: Sequence,
     ) -> Option<v1::Transaction> {
-        if let Some(view) = owner.driver.view(now_ms(), epoch, sequence) {
+        if let Some(view) = owner.driver.view(owner.now(), epoch, sequence) {
             return Some(self.show(&view));
         }
         let live = owner.driver.machine().live().get(epoch, sequence)?;
@@ -64,7 +64,7 @@ impl Service {
             begun_at_ms: live.begun_ms,
             deadline_ms: live.deadline_ms,
             decided_at_ms: live.decided_ms,
-            finished_at_ms: now_ms(),
+            finished_at_ms: owner.now(),
             forced: live.forced,
             ..v1::Transaction::default()
         })

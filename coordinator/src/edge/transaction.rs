@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::form::{self, Named};
 use super::{Service, refusal, refused, wire_reason, wire_state};
-use crate::owner::{Input, Legs, Owner, now_ms};
+use crate::owner::{Input, Legs, Owner};
 
 /// A transaction found by id or xid: unfinished, or only remembered.
 pub(super) enum Found {
@@ -112,7 +112,7 @@ impl Service {
             }
             Found::Unfinished { epoch, sequence } => {
                 let live = owner.driver.machine().live().get(epoch, sequence);
-                let view = owner.driver.view(now_ms(), epoch, sequence);
+                let view = owner.driver.view(owner.now(), epoch, sequence);
                 let reserved = view.as_ref().is_some_and(|view| view.is_reserved);
                 let id = live.map(escrow_tcc::machine::Live::transaction_id);
                 // Every branch has acknowledged; only the log does not say so yet.

@@ -11,6 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::Service;
+use crate::owner::Owner;
 use crate::store::Checkpoint;
 
 pub(super) type Verification = ReceiverStream<Result<v1::VerifyResponse, Status>>;
@@ -53,14 +54,8 @@ impl Verifier {
         match checkpoint {
             Err(why) => self.line(FROM_CHECKPOINT, false, format!("{}: {why}", path.display()), true),
             Ok(checkpoint) => {
-                let checkpoint = checkpoint.unwrap_or_default();
-                let machine = if checkpoint.index == 0 {
-                    Ok(Machine::forgetful())
-                } else {
-                    Machine::from_checkpoint(&checkpoint.machine).map_err(|error| error.to_string())
-                };
-                let replayed = machine
-                    .and_then(|machine| self.replay(FROM_CHECKPOINT, machine, checkpoint.index + 1, applied));
+                let replayed = from_checkpoint(checkpoint)
+                    .and_then(|(machine, index)| self.replay(FROM_CHECKPOINT, machine, index + 1, applied));
                 self.compare(FROM_CHECKPOINT, applied, live, replayed);
             }
         }
@@ -91,23 +86,58 @@ impl Verifier {
         }
     }
 
-    fn replay(&self, check: &str, mut machine: Machine, from: u64, to: u64) -> Result<Digest, String> {
-        if from > to {
-            return Ok(machine.digest());
-        }
-        let entries = self.journal.read_from(Index(from)).map_err(|error| error.to_string())?;
-        for entry in entries {
-            let entry = entry.map_err(|error| error.to_string())?;
-            let index = entry.index.get();
-            if index > to {
-                break;
-            }
-            let decoded = Entry::decode(&entry.payload).map_err(|error| format!("entry {index}: {error}"))?;
-            machine.apply_entry(&decoded);
+    fn replay(&self, check: &str, machine: Machine, from: u64, to: u64) -> Result<Digest, String> {
+        replay(&self.journal, machine, from, to, |index| {
             if index % PROGRESS_EVERY == 0 {
                 self.line(check, true, format!("entry {index} of {to}"), false);
             }
-        }
-        Ok(machine.digest())
+        })
     }
+}
+
+/// The machine of a checkpoint, and the index that it is of.
+fn from_checkpoint(checkpoint: Option<Checkpoint>) -> Result<(Machine, u64), String> {
+    let Some(checkpoint) = checkpoint else { return Ok((Machine::forgetful(), 0)) };
+    let machine = Machine::from_checkpoint(&checkpoint.machine).map_err(|error| error.to_string())?;
+    Ok((machine, checkpoint.index))
+}
+
+/// Applies a stretch of the log; `tell` hears each index.
+fn replay(
+    journal: &Journal,
+    mut machine: Machine,
+    from: u64,
+    to: u64,
+    tell: impl Fn(u64),
+) -> Result<Digest, String> {
+    if from > to {
+        return Ok(machine.digest());
+    }
+    for entry in journal.read_from(Index(from)).map_err(|error| error.to_string())? {
+        let entry = entry.map_err(|error| error.to_string())?;
+        let index = entry.index.get();
+        if index > to {
+            break;
+        }
+        let decoded = Entry::decode(&entry.payload).map_err(|error| format!("entry {index}: {error}"))?;
+        machine.apply_entry(&decoded);
+        tell(index);
+    }
+    Ok(machine.digest())
+}
+
+/// Checkpoint and log, and the log alone if it is all there, give the live state. Says what differs. Blocks the owner: for
+/// simulations.
+pub(crate) fn check_replay(owner: &Owner) -> Result<(), String> {
+    let live = owner.driver.machine().digest();
+    let (machine, index) = from_checkpoint(Checkpoint::read(&*owner.disk, &owner.data_dir)?)?;
+    let whole = owner.journal.first_index() == Index::FIRST;
+    let beginnings = [Some((machine, index)), whole.then(|| (Machine::forgetful(), 0))];
+    for (machine, index) in beginnings.into_iter().flatten() {
+        let rebuilt = replay(&owner.journal, machine, index + 1, owner.applied, |_| ())?;
+        if rebuilt != live {
+            return Err(format!("rebuilt from entry {index} to {}: {rebuilt}, live {live}", owner.applied));
+        }
+    }
+    Ok(())
 }

@@ -13,7 +13,6 @@ use tonic::Status;
 use super::Service;
 use super::operator::Wanted;
 use super::transaction::{Found, find};
-use crate::owner::now_ms;
 
 pub(super) type Watch = ReceiverStream<Result<v1::WatchTransactionsResponse, Status>>;
 
@@ -68,7 +67,7 @@ impl Service {
         let (now, gone) = self
             .mailbox
             .ask(move |owner| {
-                let views = owner.driver.select(now_ms(), &wanted.filter, None);
+                let views = owner.driver.select(owner.now(), &wanted.filter, None);
                 let shown = views.map(|view| service.show(&view)).filter(|shown| wanted.matches(shown));
                 let now: Vec<v1::Transaction> = shown.take(WATCHED_MAX).collect();
                 let mut gone = Vec::new();

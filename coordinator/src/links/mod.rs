@@ -9,8 +9,9 @@ mod stream;
 mod unary;
 
 pub(crate) use backoff::Delays;
+pub(crate) use stream::{End, greeted, hello};
+pub(crate) use unary::{UnaryCall, UnaryRequest};
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use escrow_proto::v1;
@@ -20,7 +21,7 @@ use escrow_types::{Epoch, ParticipantId};
 use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::config::{ParticipantConfig, ParticipantKind};
+use crate::config::{Config, ParticipantConfig, ParticipantKind};
 use crate::error::CoordinatorError;
 use crate::owner::Mailbox;
 use unary::External;
@@ -49,17 +50,27 @@ pub(crate) struct Peer {
 /// Where the owner's messages go.
 pub(crate) struct LinkSenders {
     senders: Vec<(ParticipantId, Option<mpsc::UnboundedSender<v1::ExchangeRequest>>)>,
-    externals: Vec<(ParticipantId, Arc<External>)>,
+    externals: Vec<(ParticipantId, External)>,
 }
 
+/// The calls to external participants, a queue each: to be made by [`start_external`].
+pub(crate) type Calls = Vec<(ParticipantId, mpsc::UnboundedReceiver<UnaryCall>)>;
+
 impl LinkSenders {
-    /// No connection yet.
-    pub(crate) fn new(peers: &[Peer], partition: u16, mailbox: &Mailbox) -> Self {
-        let id = |peer: &Peer| ParticipantId(peer.config.id);
-        let of_kind = |kind| peers.iter().filter(move |peer| peer.config.kind == kind);
-        let senders = of_kind(ParticipantKind::Stream).map(|peer| (id(peer), None)).collect();
-        let external = |peer: &Peer| (id(peer), Arc::new(External::new(peer, partition, mailbox.clone())));
-        Self { senders, externals: of_kind(ParticipantKind::Unary).map(external).collect() }
+    /// No connection yet. The calls to external participants come out of the queues.
+    pub(crate) fn new(config: &Config) -> (Self, Calls) {
+        let of_kind = |kind| config.participants.iter().filter(move |participant| participant.kind == kind);
+        let senders = of_kind(ParticipantKind::Stream)
+            .map(|participant| (ParticipantId(participant.id), None))
+            .collect();
+        let (mut externals, mut queues) = (Vec::new(), Vec::new());
+        for participant in of_kind(ParticipantKind::Unary) {
+            let (calls, queue) = mpsc::unbounded_channel();
+            let id = ParticipantId(participant.id);
+            externals.push((id, External::new(participant, config.partition, calls)));
+            queues.push((id, queue));
+        }
+        (Self { senders, externals }, queues)
     }
 
     /// The connection of a participant came or went.
@@ -89,13 +100,17 @@ impl LinkSenders {
     }
 }
 
-/// Starts the task of a wallet shard.
-pub(crate) fn start(
+/// Starts the task that calls an external participant.
+pub(crate) fn start_external(
     peer: &Peer,
-    partition: u16,
-    cluster_id: &str,
+    queue: mpsc::UnboundedReceiver<UnaryCall>,
     mailbox: &Mailbox,
 ) -> tokio::task::JoinHandle<()> {
-    let link = stream::StreamLink::new(peer, partition, cluster_id, mailbox.clone());
+    tokio::spawn(unary::make_calls(peer.channel.clone(), queue, mailbox.clone()))
+}
+
+/// Starts the task of a wallet shard.
+pub(crate) fn start(peer: &Peer, cluster_id: &str, mailbox: &Mailbox) -> tokio::task::JoinHandle<()> {
+    let link = stream::StreamLink::new(peer, cluster_id, mailbox.clone());
     tokio::spawn(link.run())
 }

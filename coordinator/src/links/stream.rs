@@ -15,7 +15,7 @@ use tonic::{Status, Streaming};
 
 use super::Peer;
 use super::backoff::Reconnect;
-use crate::owner::{Input, LinkEvent, Mailbox};
+use crate::owner::{Input, LinkEvent, Mailbox, Owner};
 
 /// Not reached for so long: the breaker opens.
 const BREAKER_AFTER: Duration = Duration::from_secs(1);
@@ -24,25 +24,51 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct StreamLink {
     participant: ParticipantId,
-    partition: u16,
     cluster_id: String,
     client: ParticipantServiceClient<Channel>,
     mailbox: Mailbox,
 }
 
 /// Why a connection ended.
-enum End {
+pub(crate) enum End {
     Lost(String),
+    /// The participant knows a newer leader.
     Deposed,
 }
 
+/// The first message of a connection: the epoch, and what the coordinator still has unfinished there.
+pub(crate) fn hello(owner: &Owner, participant: ParticipantId, cluster_id: &str) -> v1::ExchangeRequest {
+    let unfinished = owner.driver.unfinished_for(participant);
+    let hello = v1::HelloRequest {
+        partition: u32::from(owner.config.partition),
+        epoch: owner.driver.machine().epoch().0,
+        participant: u32::from(participant.0),
+        unfinished_epoch: unfinished.iter().map(|(epoch, _)| epoch.0).collect(),
+        unfinished_sequence: unfinished.iter().map(|&(_, sequence)| sequence).collect(),
+        cluster_id: cluster_id.to_owned(),
+    };
+    v1::ExchangeRequest { message: Some(Request::Hello(hello)) }
+}
+
+/// Whether the first message that came back lets the coordinator go on.
+pub(crate) fn greeted(participant: ParticipantId, first: Option<v1::ExchangeResponse>) -> Result<(), End> {
+    match first.and_then(|first| first.message) {
+        Some(Response::Hello(answer)) if answer.accepted => Ok(()),
+        Some(Response::Hello(answer)) => {
+            tracing::error!(participant = participant.0, newer = answer.epoch, "hello refused");
+            Err(End::Deposed)
+        }
+        _ => Err(End::Lost("the first message is not an answer to hello".into())),
+    }
+}
+
 impl StreamLink {
-    pub(super) fn new(peer: &Peer, partition: u16, cluster_id: &str, mailbox: Mailbox) -> Self {
+    pub(super) fn new(peer: &Peer, cluster_id: &str, mailbox: Mailbox) -> Self {
         let client = ParticipantServiceClient::new(peer.channel.clone())
             .max_decoding_message_size(256 << 20)
             .max_encoding_message_size(256 << 20);
         let participant = ParticipantId(peer.config.id);
-        Self { participant, partition, cluster_id: cluster_id.to_owned(), client, mailbox }
+        Self { participant, cluster_id: cluster_id.to_owned(), client, mailbox }
     }
 
     pub(super) async fn run(mut self) {
@@ -79,51 +105,27 @@ impl StreamLink {
         self.mailbox.event(Input::Link(self.participant, event));
     }
 
-    /// Connects and greets. The hello names what the coordinator still has unfinished.
+    /// Connects and greets.
     async fn connect(
         &mut self,
     ) -> Result<(mpsc::UnboundedSender<v1::ExchangeRequest>, Streaming<v1::ExchangeResponse>), End> {
         let lost = |status: Status| End::Lost(describe(&status));
-        let participant = self.participant;
-        let hello = self.mailbox.ask(move |owner| {
-            let unfinished = owner.driver.unfinished_for(participant);
-            (owner.driver.machine().epoch(), unfinished)
-        });
-        let (epoch, unfinished) = hello.await.map_err(lost)?;
-        let hello = v1::HelloRequest {
-            partition: u32::from(self.partition),
-            epoch: epoch.0,
-            participant: u32::from(participant.0),
-            unfinished_epoch: unfinished.iter().map(|(epoch, _)| epoch.0).collect(),
-            unfinished_sequence: unfinished.iter().map(|&(_, sequence)| sequence).collect(),
-            cluster_id: self.cluster_id.clone(),
-        };
+        let (participant, cluster_id) = (self.participant, self.cluster_id.clone());
+        let hello =
+            self.mailbox.ask(move |owner| hello(owner, participant, &cluster_id)).await.map_err(lost)?;
         let (sender, receiver) = mpsc::unbounded_channel();
-        let _ = sender.send(v1::ExchangeRequest { message: Some(Request::Hello(hello)) });
+        let _ = sender.send(hello);
         let greet = async {
             let mut responses =
                 self.client.exchange(UnboundedReceiverStream::new(receiver)).await?.into_inner();
             let first = responses.message().await?;
             Ok::<_, Status>((responses, first))
         };
-        let greeted = tokio::time::timeout(HELLO_TIMEOUT, greet).await;
-        let (responses, first) = match greeted {
+        let (responses, first) = match tokio::time::timeout(HELLO_TIMEOUT, greet).await {
             Ok(result) => result.map_err(lost)?,
             Err(_) => return Err(End::Lost("connected, but no answer to hello".into())),
         };
-        match first.and_then(|first| first.message) {
-            Some(Response::Hello(answer)) if answer.accepted => Ok((sender, responses)),
-            Some(Response::Hello(answer)) => {
-                tracing::error!(
-                    participant = participant.0,
-                    newer = answer.epoch,
-                    ours = epoch.0,
-                    "hello refused"
-                );
-                Err(End::Deposed)
-            }
-            _ => Err(End::Lost("the first message is not an answer to hello".into())),
-        }
+        greeted(participant, first).map(|()| (sender, responses))
     }
 
     async fn read(&self, mut responses: Streaming<v1::ExchangeResponse>) -> String {

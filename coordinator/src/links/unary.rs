@@ -9,12 +9,12 @@ use escrow_tcc::content::{Direction, Leg};
 use escrow_tcc::driver::{Call, CallKind};
 use escrow_tcc::machine::Live;
 use escrow_types::{Answer, Epoch, ParticipantId, Reason};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::Peer;
 use super::stream::describe;
+use crate::config::ParticipantConfig;
 use crate::owner::{Input, Mailbox};
 
 /// So many calls at a time, so that a slow participant is not buried.
@@ -22,17 +22,22 @@ const CALLS_MAX: usize = 64;
 /// A call that takes longer has failed; it is tried again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What the owner knows of an external participant: how a call to it reads.
 pub(super) struct External {
     participant: ParticipantId,
     name: String,
     partition: u16,
-    client: ParticipantServiceClient<Channel>,
-    mailbox: Mailbox,
-    calls: Arc<Semaphore>,
+    calls: mpsc::UnboundedSender<UnaryCall>,
+}
+
+/// A call to be made. Bounded by unfinished transactions, as all calls are.
+pub(crate) struct UnaryCall {
+    pub(crate) call: Call,
+    pub(crate) request: UnaryRequest,
 }
 
 /// One request, ready to be sent.
-enum Request {
+pub(crate) enum UnaryRequest {
     Try(v1::TryRequest),
     Confirm(v1::ConfirmBranchRequest),
     Cancel(v1::CancelBranchRequest),
@@ -53,32 +58,22 @@ pub(super) fn wire_leg(leg: &Leg) -> v1::Leg {
 }
 
 impl External {
-    pub(super) fn new(peer: &Peer, partition: u16, mailbox: Mailbox) -> Self {
-        Self {
-            participant: ParticipantId(peer.config.id),
-            name: peer.config.name.clone(),
-            partition,
-            client: ParticipantServiceClient::new(peer.channel.clone()),
-            mailbox,
-            calls: Arc::new(Semaphore::new(CALLS_MAX)),
-        }
+    pub(super) fn new(
+        config: &ParticipantConfig,
+        partition: u16,
+        calls: mpsc::UnboundedSender<UnaryCall>,
+    ) -> Self {
+        Self { participant: ParticipantId(config.id), name: config.name.clone(), partition, calls }
     }
 
-    /// Sends a call in a task of its own; its result comes back as an event.
+    /// Hands a call to whoever makes them; its result comes back as an event.
     pub(super) fn call(&self, call: Call, live: &Live, sender_epoch: Epoch) {
         let request = self.request(call, live, sender_epoch);
-        let (client, calls, mailbox) = (self.client.clone(), Arc::clone(&self.calls), self.mailbox.clone());
-        tokio::spawn(async move {
-            let Ok(_permit) = calls.acquire().await else { return };
-            let result = match tokio::time::timeout(CALL_TIMEOUT, send(client, request)).await {
-                Ok(result) => result.map_err(|status| describe(&status)),
-                Err(_) => Err(format!("no answer within {} s", CALL_TIMEOUT.as_secs())),
-            };
-            mailbox.event(Input::Called(call.participant, call.kind, call.epoch, call.sequence, result));
-        });
+        // Nobody makes calls any more: the server is stopping.
+        let _ = self.calls.send(UnaryCall { call, request });
     }
 
-    fn request(&self, call: Call, live: &Live, sender_epoch: Epoch) -> Request {
+    fn request(&self, call: Call, live: &Live, sender_epoch: Epoch) -> UnaryRequest {
         let xid = Some(v1::Xid {
             partition: u32::from(self.partition),
             epoch: call.epoch.0,
@@ -91,7 +86,7 @@ impl External {
                 let legs =
                     legs.iter().filter(|leg| leg.participant == self.participant).map(wire_leg).collect();
                 let (deadline_ms, transaction_id) = (live.deadline_ms, live.transaction_id());
-                Request::Try(v1::TryRequest {
+                UnaryRequest::Try(v1::TryRequest {
                     xid,
                     sender_epoch,
                     participant,
@@ -102,16 +97,39 @@ impl External {
             }
             CallKind::Confirm => {
                 let amounts = live.content.partial_of(self.participant).unwrap_or_default();
-                Request::Confirm(v1::ConfirmBranchRequest { xid, sender_epoch, participant, amounts })
+                UnaryRequest::Confirm(v1::ConfirmBranchRequest { xid, sender_epoch, participant, amounts })
             }
-            CallKind::Cancel => Request::Cancel(v1::CancelBranchRequest { xid, sender_epoch, participant }),
+            CallKind::Cancel => {
+                UnaryRequest::Cancel(v1::CancelBranchRequest { xid, sender_epoch, participant })
+            }
         }
     }
 }
 
-async fn send(mut client: ParticipantServiceClient<Channel>, request: Request) -> Result<u8, Status> {
+/// Makes the calls that come, each in a task of its own; ends when the owner is gone.
+pub(super) async fn make_calls(
+    channel: Channel,
+    mut queue: mpsc::UnboundedReceiver<UnaryCall>,
+    mailbox: Mailbox,
+) {
+    let client = ParticipantServiceClient::new(channel);
+    let calls = Arc::new(Semaphore::new(CALLS_MAX));
+    while let Some(UnaryCall { call, request }) = queue.recv().await {
+        let (client, calls, mailbox) = (client.clone(), Arc::clone(&calls), mailbox.clone());
+        tokio::spawn(async move {
+            let Ok(_permit) = calls.acquire().await else { return };
+            let result = match tokio::time::timeout(CALL_TIMEOUT, send(client, request)).await {
+                Ok(result) => result.map_err(|status| describe(&status)),
+                Err(_) => Err(format!("no answer within {} s", CALL_TIMEOUT.as_secs())),
+            };
+            mailbox.event(Input::Called(call.participant, call.kind, call.epoch, call.sequence, result));
+        });
+    }
+}
+
+async fn send(mut client: ParticipantServiceClient<Channel>, request: UnaryRequest) -> Result<u8, Status> {
     let answer = match request {
-        Request::Try(request) => {
+        UnaryRequest::Try(request) => {
             let response = client.r#try(request).await?.into_inner();
             if response.answer() == v1::Answer::Rejected {
                 let reason = u8::try_from(response.reason).ok().and_then(Reason::from_number);
@@ -122,8 +140,8 @@ async fn send(mut client: ParticipantServiceClient<Channel>, request: Request) -
             }
             response.answer
         }
-        Request::Confirm(request) => client.confirm(request).await?.into_inner().answer,
-        Request::Cancel(request) => client.cancel(request).await?.into_inner().answer,
+        UnaryRequest::Confirm(request) => client.confirm(request).await?.into_inner().answer,
+        UnaryRequest::Cancel(request) => client.cancel(request).await?.into_inner().answer,
     };
     let known = u8::try_from(answer).ok().filter(|&byte| Answer::from_byte(byte).is_some());
     known.ok_or_else(|| {

@@ -5,21 +5,30 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use escrow_journal::Index;
 use escrow_tcc::machine::Remembered;
 use tokio::sync::mpsc;
 
-use super::{Owner, now_ms};
+use super::{Owner, TICK};
 use crate::error::CoordinatorError;
 use crate::failpoint;
 use crate::store::{Checkpoint, Run};
 
 /// A checkpoint was written, or not.
-pub(super) struct Done {
+pub(crate) struct Done {
     handed_over: Arc<Remembered>,
     result: io::Result<(u64, Option<Arc<Run>>)>,
+}
+
+/// What writes a checkpoint, and its report.
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
+/// Runs jobs beside the owner: [`on_a_thread`], unless a simulation chooses the moment.
+pub(crate) type Background = Box<dyn Fn(Job) + Send>;
+
+/// Runs a job on a thread of its own.
+pub(crate) fn on_a_thread(job: Job) {
+    std::thread::Builder::new().name("checkpoint".into()).spawn(job).expect("a thread can be started");
 }
 
 /// When checkpoints are due, and whether one is being written.
@@ -28,26 +37,32 @@ pub(super) struct Checkpointing {
     pub(super) checkpointed: u64,
     /// Another leader is in charge.
     pub(super) deposed: bool,
-    last: Instant,
+    background: Background,
+    ticks_since_last: u64,
     bytes_at_last: u64,
     running: bool,
-    report: Option<mpsc::UnboundedSender<Done>>,
+    done: mpsc::UnboundedSender<Done>,
+    reports: Option<mpsc::UnboundedReceiver<Done>>,
 }
 
 impl Checkpointing {
-    pub(super) fn new(checkpointed: u64) -> Self {
+    pub(super) fn new(checkpointed: u64, background: Background) -> Self {
+        let (done, reports) = mpsc::unbounded_channel();
         Self {
             checkpointed,
             deposed: false,
-            last: Instant::now(),
+            background,
+            ticks_since_last: 0,
             bytes_at_last: 0,
             running: false,
-            report: None,
+            done,
+            reports: Some(reports),
         }
     }
 
-    pub(super) fn report_to(&mut self, report: mpsc::UnboundedSender<Done>) {
-        self.report = Some(report);
+    /// Where it is told that a checkpoint was written. To be taken once.
+    pub(super) fn reports(&mut self) -> mpsc::UnboundedReceiver<Done> {
+        self.reports.take().expect("taken once, by whoever drives the owner")
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -64,10 +79,18 @@ impl Owner {
         self.checkpointing.checkpointed
     }
 
+    /// Where whoever drives this owner hears of written checkpoints.
+    pub(crate) fn checkpoint_reports(&mut self) -> mpsc::UnboundedReceiver<Done> {
+        self.checkpointing.reports()
+    }
+
+    /// Called at every tick.
     pub(super) fn checkpoint_if_due(&mut self) {
+        self.checkpointing.ticks_since_last += 1;
         let state = &self.checkpointing;
         let bytes = self.journal.stats().bytes.saturating_sub(state.bytes_at_last);
-        let old = state.last.elapsed().as_millis() >= u128::from(self.config.checkpoint_interval_ms);
+        let ticks_max = u128::from(self.config.checkpoint_interval_ms) / TICK.as_millis();
+        let old = u128::from(state.ticks_since_last) >= ticks_max;
         let rows = self.driver.machine().remembered().rows().len();
         if old || bytes >= self.config.checkpoint_bytes || rows >= ROWS_MAX {
             self.start_checkpoint();
@@ -77,20 +100,20 @@ impl Owner {
     /// Starts a checkpoint unless one is being written or nothing has changed.
     pub(super) fn start_checkpoint(&mut self) {
         if self.checkpointing.running || self.applied == self.checkpointing.checkpointed {
-            self.checkpointing.last = Instant::now();
+            self.checkpointing.ticks_since_last = 0;
             return;
         }
         self.checkpointing.running = true;
-        self.checkpointing.last = Instant::now();
+        self.checkpointing.ticks_since_last = 0;
         self.checkpointing.bytes_at_last = self.journal.stats().bytes;
         let handed_over = Arc::new(self.driver.machine_mut().hand_over());
         self.window.freeze(Arc::clone(&handed_over));
         let index = self.applied;
         let machine = self.driver.machine().to_checkpoint();
-        let oldest = now_ms().saturating_sub(self.config.idempotency_window_ms);
+        let oldest = self.now().saturating_sub(self.config.idempotency_window_ms);
         let keep = self.window.runs_since(oldest);
         let (disk, data_dir) = (Arc::clone(&self.disk), self.data_dir.clone());
-        let report = self.checkpointing.report.clone().expect("set before the first turn");
+        let done = self.checkpointing.done.clone();
         let write = move || {
             let write_all = || {
                 let rows: Vec<_> = handed_over.finished().copied().collect();
@@ -108,17 +131,17 @@ impl Owner {
             };
             let result = write_all();
             // The owner may have stopped; the checkpoint is good all the same.
-            let _ = report.send(Done { handed_over, result });
+            let _ = done.send(Done { handed_over, result });
         };
-        std::thread::Builder::new().name("checkpoint".into()).spawn(write).expect("a thread can be started");
+        (self.checkpointing.background)(Box::new(write));
     }
 
-    pub(super) fn checkpoint_done(&mut self, done: Done) -> Result<(), CoordinatorError> {
+    pub(crate) fn checkpoint_done(&mut self, done: Done) -> Result<(), CoordinatorError> {
         self.checkpointing.running = false;
         let file_error = |source| CoordinatorError::File { path: self.data_dir.join("checkpoint"), source };
         let (index, run) = done.result.map_err(file_error)?;
         self.window.thaw(&done.handed_over, run);
-        let oldest = now_ms().saturating_sub(self.config.idempotency_window_ms);
+        let oldest = self.now().saturating_sub(self.config.idempotency_window_ms);
         // No checkpoint names them any more; what cannot be removed now is removed at the next start.
         for run in self.window.drop_before(oldest) {
             let _ = self.disk.remove(&crate::store::runs_dir(&self.data_dir).join(run.name()));

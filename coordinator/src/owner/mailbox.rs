@@ -102,6 +102,11 @@ pub(crate) fn mailbox() -> (Mailbox, Receivers) {
 }
 
 impl Receivers {
+    /// Whether nothing has arrived.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.requests.is_empty()
+    }
+
     /// Takes whatever else has arrived: what is known makes the turn, and nothing is waited for. Events first: they free what
     /// requests need.
     pub(crate) fn drain(&mut self, inputs: &mut Vec<Input>, with_requests: bool) {

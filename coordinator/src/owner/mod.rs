@@ -15,6 +15,7 @@ mod mailbox;
 mod turn;
 
 pub(crate) use callers::CallerSink;
+pub(crate) use checkpointing::{Background, Done, Job, on_a_thread};
 pub(crate) use mailbox::{Input, Legs, LinkEvent, Mailbox, Receivers, Transfer, mailbox, stopped};
 
 use std::collections::VecDeque;
@@ -51,9 +52,13 @@ pub(crate) fn now_ms() -> Millis {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Tells the time, Unix milliseconds. [`now_ms`], unless a simulation has a clock of its own.
+pub(crate) type Clock = Box<dyn Fn() -> Millis + Send>;
+
 /// The owner's state. See the module.
 pub(crate) struct Owner {
     pub(crate) config: Arc<Config>,
+    clock: Clock,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) data_dir: PathBuf,
     pub(crate) driver: Driver,
@@ -76,6 +81,7 @@ pub(crate) struct Owner {
 /// What [`Owner::new`] needs.
 pub(crate) struct Parts {
     pub(crate) config: Arc<Config>,
+    pub(crate) clock: Clock,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) driver: Driver,
     pub(crate) window: IdempotencyWindow,
@@ -83,14 +89,17 @@ pub(crate) struct Parts {
     pub(crate) links: LinkSenders,
     pub(crate) applied: u64,
     pub(crate) checkpointed: u64,
+    /// Where checkpoints are written.
+    pub(crate) background: Background,
 }
 
 impl Owner {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, disk, driver, window, journal, links, applied, checkpointed } = parts;
+        let Parts { config, clock, disk, driver, window, journal, links, applied, .. } = parts;
         Self {
             data_dir: config.data_dir.clone(),
-            checkpointing: Checkpointing::new(checkpointed),
+            clock,
+            checkpointing: Checkpointing::new(parts.checkpointed, parts.background),
             callers: Callers::default(),
             pending: VecDeque::new(),
             shutting_down: false,
@@ -107,6 +116,11 @@ impl Owner {
         }
     }
 
+    /// Now, Unix milliseconds.
+    pub(crate) fn now(&self) -> Millis {
+        (self.clock)()
+    }
+
     /// Serves until `stop`, then finishes what it can within `drain`, writes a last checkpoint and returns.
     pub(crate) async fn run(
         mut self,
@@ -116,8 +130,7 @@ impl Owner {
         let durable = Arc::new(Notify::new());
         let notify = Arc::clone(&durable);
         self.journal.on_durable(Box::new(move |_| notify.notify_one()));
-        let (checkpoint_done, mut checkpoints_done) = mpsc::unbounded_channel();
-        self.checkpointing.report_to(checkpoint_done);
+        let mut checkpoints_done = self.checkpoint_reports();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut drain_until: Option<tokio::time::Instant> = None;
@@ -149,7 +162,7 @@ impl Owner {
     }
 
     /// One turn. Inputs may exceed a turn's rows; then it takes several.
-    fn turn(&mut self, inputs: &mut Vec<Input>) -> Result<(), CoordinatorError> {
+    pub(crate) fn turn(&mut self, inputs: &mut Vec<Input>) -> Result<(), CoordinatorError> {
         self.apply_durable()?;
         let mut rows = 0;
         for input in inputs.drain(..) {
@@ -170,7 +183,7 @@ impl Owner {
 
     /// Logs what must be logged and lets out what may leave.
     fn end_turn(&mut self, flush_lazy: bool) -> Result<(), CoordinatorError> {
-        let now = now_ms();
+        let now = self.now();
         let entry = if flush_lazy { self.driver.flush_lazy(now) } else { self.driver.take_entry(now) };
         // Trys leave before Begin is even written, at the same time as it is.
         self.let_out()?;
@@ -225,7 +238,7 @@ impl Owner {
     /// Ends cleanly: every end that is known is logged, and a checkpoint makes the next start quick.
     async fn last_words(
         mut self,
-        checkpoints_done: &mut mpsc::UnboundedReceiver<checkpointing::Done>,
+        checkpoints_done: &mut mpsc::UnboundedReceiver<Done>,
     ) -> Result<(), CoordinatorError> {
         self.end_turn(true)?;
         self.journal.wait_durable(self.journal.appended())?;
@@ -251,6 +264,17 @@ impl Owner {
 }
 
 impl Owner {
+    /// Whether entries that are durable wait to be applied.
+    pub(crate) fn has_durable(&self) -> bool {
+        let durable = self.journal.durable();
+        self.pending.front().is_some_and(|(index, _)| *index <= durable)
+    }
+
+    /// Whether everything that was appended is applied.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// How far the log is.
     pub(crate) fn log_cursors(&self) -> escrow_proto::v1::LogCursors {
         let cursors = self.journal.cursors();

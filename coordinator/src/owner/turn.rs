@@ -7,9 +7,9 @@ use escrow_types::{
     AccountKey, Answer, Currency, Epoch, Millis, ParticipantId, Reason, Sequence, TransactionKey,
 };
 
+use super::Owner;
 use super::callers::UNARY;
 use super::mailbox::{Input, Legs, LinkEvent, Transfer};
-use super::{Owner, now_ms};
 use crate::error::CoordinatorError;
 use crate::failpoint;
 
@@ -21,7 +21,7 @@ impl Owner {
             Input::Unregister(caller) => self.callers.unregister(caller),
             Input::Transfer(transfer) => self.transfer(*transfer),
             Input::Columns(caller, currency, wait, columns) => {
-                let (rows, now) = (columns.amount.len(), now_ms());
+                let (rows, now) = (columns.amount.len(), self.now());
                 for row in 0..rows {
                     let waiter = Waiter { caller, tag: columns.first_tag.wrapping_add(row as u64), wait };
                     let request = row_of(&columns, row, currency);
@@ -76,7 +76,7 @@ impl Owner {
             timeout_ms: transfer.timeout_ms,
             names: transfer.names.as_deref(),
         };
-        self.submit(now_ms(), &request, waiter);
+        self.submit(self.now(), &request, waiter);
     }
 
     fn legs(&mut self, legs: Legs) {
@@ -93,7 +93,8 @@ impl Owner {
             legs: legs.rows,
             timeout_ms: legs.timeout_ms,
         };
-        self.driver.submit_legs(now_ms(), &self.window, request, waiter);
+        let now = self.now();
+        self.driver.submit_legs(now, &self.window, request, waiter);
     }
 
     /// A place for the answer of a unary call, for verbs that wait (two-step ends).
@@ -111,7 +112,7 @@ impl Owner {
     }
 
     fn link(&mut self, participant: ParticipantId, event: LinkEvent) {
-        let now = now_ms();
+        let now = self.now();
         match event {
             LinkEvent::Ready(sender) => {
                 tracing::info!(participant = participant.0, "participant ready");
@@ -134,7 +135,7 @@ impl Owner {
     }
 
     fn answers(&mut self, participant: ParticipantId, message: Message) -> usize {
-        let now = now_ms();
+        let now = self.now();
         match message {
             Message::Hello(_) => 0,
             Message::Tried(columns) => {
@@ -192,7 +193,7 @@ impl Owner {
         sequence: Sequence,
         result: Result<u8, String>,
     ) {
-        let now = now_ms();
+        let now = self.now();
         // Epochs are for wallet shards: an external participant cannot depose a leader, nor ask it for a hello.
         let result = result.and_then(|answer| match Answer::from_byte(answer) {
             Some(Answer::StaleEpoch | Answer::HelloRequired) => {
@@ -234,11 +235,12 @@ impl Owner {
     }
 
     /// What is due by time alone.
-    pub(super) fn tick(&mut self) -> Result<(), CoordinatorError> {
+    pub(crate) fn tick(&mut self) -> Result<(), CoordinatorError> {
         /// Every fifth tick: ten times a second.
         const WATERMARK_TICKS: u64 = 5;
         self.ticks += 1;
-        self.driver.tick(now_ms());
+        let now = self.now();
+        self.driver.tick(now);
         if self.ticks.is_multiple_of(WATERMARK_TICKS) {
             let machine = self.driver.machine();
             let mark = (machine.live().base(), machine.live().lingering().count());

@@ -12,16 +12,15 @@
 use crate::catalog::Shared;
 use crate::cursors::Cursors;
 use crate::error::{JournalError, JournalFailure, Result};
-use crate::keeper::{self, Requests};
+use crate::keeper::{self, Keeper, Requests};
 use crate::log::Log;
 use crate::options::Options;
 use crate::reader::Reader;
 use crate::recovery::Opened;
-use crate::spare::SpareSlot;
 use crate::stats::{Counters, Stats};
 use crate::storage::Disk;
 use crate::types::{Group, Index};
-use crate::writer::{self, Inbox};
+use crate::writer::{self, Inbox, Writer};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -51,21 +50,37 @@ struct Core {
 impl Journal {
     /// Opens or creates the journal, see [`Log::open`], and starts its two threads.
     pub fn open(disk: Arc<dyn Disk>, options: Options, from: Index) -> Result<(Journal, Opened)> {
+        let (journal, steps, opened) = Journal::open_stepped(disk, options, from)?;
+        journal.start(steps)?;
+        Ok((journal, opened))
+    }
+
+    /// Starts the two threads of a journal that was opened without.
+    pub fn start(&self, steps: Steps) -> Result<()> {
+        let Steps { writer, keeper } = steps;
+        let keeper = keeper::start(keeper)?;
+        self.core.requests.want_spare();
+        let writer = writer::start(writer)?;
+        self.core.threads.lock().unwrap_or_else(PoisonError::into_inner).extend([writer, keeper]);
+        Ok(())
+    }
+
+    /// Opens or creates the journal without threads: nothing is written until [`Steps`] is told to. For recovery, and for
+    /// simulations, which choose the moment of every write; whoever waits (`wait_durable`, `wait_trimmed`, `close`) without
+    /// stepping waits in vain.
+    pub fn open_stepped(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        from: Index,
+    ) -> Result<(Journal, Steps, Opened)> {
         let close_timeout = options.close_timeout;
         let (log, opened) = Log::open(disk, options, from)?;
-        let shared = Arc::clone(&log.shared);
-        let counters = Arc::clone(&log.counters);
-        let spares: Arc<SpareSlot> = Arc::clone(&log.spares);
-        let inbox = Arc::new(Inbox::new(opened.last));
-        let requests = Arc::new(Requests::default());
-        let (keeper_shared, lock) = (Arc::clone(&shared), Arc::clone(&log.lock));
-        let keeper =
-            keeper::start(keeper_shared, Arc::clone(&counters), spares, Arc::clone(&requests), lock)?;
-        requests.want_spare();
-        let writer = writer::start(log, Arc::clone(&inbox), Arc::clone(&requests))?;
-        let threads = Mutex::new(vec![writer, keeper]);
-        let core = Core { shared, counters, inbox, requests, threads, close_timeout };
-        Ok((Journal { core: Arc::new(core) }, opened))
+        let (shared, counters) = (Arc::clone(&log.shared), Arc::clone(&log.counters));
+        let (inbox, requests) = (Arc::new(Inbox::new(opened.last)), Arc::new(Requests::default()));
+        let keeper = Keeper::new(&log, Arc::clone(&requests));
+        let writer = Writer::new(log, Arc::clone(&inbox), Arc::clone(&requests));
+        let core = Core { shared, counters, inbox, requests, threads: Mutex::default(), close_timeout };
+        Ok((Journal { core: Arc::new(core) }, Steps { writer, keeper }, opened))
     }
 
     /// Queues one entry and gives it its index at once. Does not wait; durability is told by the callbacks. Fails with
@@ -173,6 +188,25 @@ impl Journal {
             let _ = thread.join();
         }
         self.check()
+    }
+}
+
+/// What the threads of a journal do, one step at a time. Dropping it is the end of both: what is still queued is lost, as
+/// when the process dies.
+pub struct Steps {
+    writer: Writer,
+    keeper: Keeper,
+}
+
+impl Steps {
+    /// Writes and syncs what has been appended since the last step, and tells the callbacks. Whether there was anything.
+    pub fn write(&mut self) -> bool {
+        self.writer.step()
+    }
+
+    /// Prepares a spare segment or trims, if asked for. Whether there was anything to do.
+    pub fn keep(&mut self) -> bool {
+        self.keeper.step()
     }
 }
 

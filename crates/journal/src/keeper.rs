@@ -1,10 +1,11 @@
-//! The background thread: prepares the next segment and trims old ones, so that the writer never does.
+//! The keeper, the background thread: prepares the next segment and trims old ones, so that the writer never does.
 //!
 //! A failure here is not final for the journal: it is counted, and the job is done again at the next request. Must never
 //! touch the segment being written.
 
 use crate::catalog::Shared;
 use crate::error::{JournalError, Result};
+use crate::log::Log;
 use crate::spare::SpareSlot;
 use crate::stats::Counters;
 use crate::storage::LockGuard;
@@ -76,20 +77,15 @@ impl Requests {
         state.is_done
     }
 
-    /// The next job; spares first. `None` when closing, whatever was still asked for.
+    /// Waits for the next job. `None` when closing, whatever was still asked for.
     fn next(&self) -> Option<Job> {
         let mut state = self.lock();
         loop {
             if state.is_closing {
                 return None;
             }
-            if std::mem::take(&mut state.wants_spare) {
-                state.is_busy = true;
-                return Some(Job::Spare);
-            }
-            if let Some(up_to) = state.trim_to.take() {
-                state.is_busy = true;
-                return Some(Job::Trim(up_to));
+            if let Some(job) = state.take() {
+                return Some(job);
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -110,7 +106,17 @@ impl Requests {
     }
 }
 
-/// Says that the thread ended, however it ended.
+impl State {
+    /// The next job, if there is one; spares first.
+    fn take(&mut self) -> Option<Job> {
+        let job =
+            if std::mem::take(&mut self.wants_spare) { Job::Spare } else { Job::Trim(self.trim_to.take()?) };
+        self.is_busy = true;
+        Some(job)
+    }
+}
+
+/// Says that the keeper ended, however it ended.
 struct DoneOnDrop(Arc<Requests>);
 
 impl Drop for DoneOnDrop {
@@ -123,29 +129,55 @@ impl Drop for DoneOnDrop {
     }
 }
 
-pub(crate) fn start(
+/// Serves requests, on a thread or step by step.
+pub(crate) struct Keeper {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     spares: Arc<SpareSlot>,
     requests: Arc<Requests>,
-    lock: Arc<dyn LockGuard>,
-) -> Result<JoinHandle<()>> {
-    let dir = shared.options.dir.clone();
+    _done: DoneOnDrop,
+    /// The directory stays locked until the keeper is through, too.
+    _lock: Arc<dyn LockGuard>,
+}
+
+impl Keeper {
+    pub(crate) fn new(log: &Log, requests: Arc<Requests>) -> Keeper {
+        Keeper {
+            shared: Arc::clone(&log.shared),
+            counters: Arc::clone(&log.counters),
+            spares: Arc::clone(&log.spares),
+            _done: DoneOnDrop(Arc::clone(&requests)),
+            requests,
+            _lock: Arc::clone(&log.lock),
+        }
+    }
+
+    /// Serves one request, if there is one; whether there was.
+    pub(crate) fn step(&mut self) -> bool {
+        let job = self.requests.lock().take();
+        job.map(|job| self.serve(&job)).is_some()
+    }
+
+    fn serve(&mut self, job: &Job) {
+        let Keeper { shared, counters, spares, requests, .. } = self;
+        let (outcome, is_trim) = match job {
+            Job::Spare => (spares.fill(&*shared.disk, &shared.options), false),
+            Job::Trim(up_to) => (trim::trim(shared, counters, *up_to).map(drop), true),
+        };
+        if outcome.is_err() {
+            counters.background_failure();
+        }
+        requests.finished(is_trim.then_some(outcome));
+    }
+}
+
+pub(crate) fn start(mut keeper: Keeper) -> Result<JoinHandle<()>> {
+    let dir = keeper.shared.options.dir.clone();
     thread::Builder::new()
         .name("journal-keeper".into())
         .spawn(move || {
-            // The directory stays locked until this thread is through, too.
-            let _lock = lock;
-            let _done = DoneOnDrop(Arc::clone(&requests));
-            while let Some(job) = requests.next() {
-                let (outcome, is_trim) = match job {
-                    Job::Spare => (spares.fill(&*shared.disk, &shared.options), false),
-                    Job::Trim(up_to) => (trim::trim(&shared, &counters, up_to).map(drop), true),
-                };
-                if outcome.is_err() {
-                    counters.background_failure();
-                }
-                requests.finished(is_trim.then_some(outcome));
+            while let Some(job) = keeper.requests.next() {
+                keeper.serve(&job);
             }
         })
         .map_err(JournalError::io("start a thread for", &dir))

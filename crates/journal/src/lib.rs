@@ -50,7 +50,7 @@ mod writer;
 pub use crate::cursors::Cursors;
 pub use crate::error::{JournalError, JournalFailure, Result};
 pub use crate::frame::FRAME_HEADER_BYTES;
-pub use crate::journal::{DurableCallback, Journal};
+pub use crate::journal::{DurableCallback, Journal, Steps};
 pub use crate::log::Log;
 pub use crate::options::{Archive, Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use crate::reader::Reader;

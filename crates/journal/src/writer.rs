@@ -1,4 +1,4 @@
-//! The writer thread and its inbox. The only caller of `Log::append` and `Log::commit` of a running journal.
+//! The writer and its inbox. The only caller of `Log::append` and `Log::commit` of a running journal.
 //!
 //! The inbox's mutex is held for a push or a swap, never during I/O or a callback. Two queues take turns: one gathers
 //! while the other is written. Must never drop an entry silently: it becomes durable, or the failure is told.
@@ -182,6 +182,13 @@ impl Inbox {
         }
     }
 
+    /// [`Inbox::take`] without waiting; false when there is nothing to take.
+    fn take_now(&self, batch: &mut Vec<Pending>) -> bool {
+        debug_assert!(batch.is_empty());
+        std::mem::swap(&mut lock(&self.queue).entries, batch);
+        !batch.is_empty()
+    }
+
     fn publish(&self, durable: Index, batch: &mut Vec<Pending>) {
         let bytes = batch.iter().map(|pending| pending.payload.len() as u64).sum();
         self.bytes_pending.fetch_sub(bytes, Ordering::Relaxed);
@@ -254,46 +261,74 @@ impl Drop for DoneOnDrop {
     }
 }
 
-pub(crate) fn start(log: Log, inbox: Arc<Inbox>, requests: Arc<Requests>) -> Result<JoinHandle<()>> {
-    let dir = log.shared.options.dir.clone();
+/// Writes one batch after the other, on a thread or step by step.
+pub(crate) struct Writer {
+    log: Log,
+    requests: Arc<Requests>,
+    batch: Vec<Pending>,
+    segments: u64,
+    /// Declared after the log, so dropped after it: "done" means that the directory is free again.
+    done: DoneOnDrop,
+}
+
+impl Writer {
+    pub(crate) fn new(log: Log, inbox: Arc<Inbox>, requests: Arc<Requests>) -> Writer {
+        let durable = log.cursors().durable;
+        Writer { log, requests, batch: Vec::new(), segments: 0, done: DoneOnDrop { inbox, durable } }
+    }
+
+    /// Writes what has arrived, if anything; whether there was something. After a failure there is nothing any more.
+    pub(crate) fn step(&mut self) -> bool {
+        let is_taken = self.done.inbox.take_now(&mut self.batch);
+        is_taken && self.write()
+    }
+
+    fn run(mut self) {
+        let inbox = Arc::clone(&self.done.inbox);
+        while inbox.take(&mut self.batch) {
+            if !self.write() {
+                return;
+            }
+        }
+    }
+
+    /// Makes the batch durable and tells everybody; false if that failed, which is final.
+    fn write(&mut self) -> bool {
+        match self.make_durable() {
+            Ok(durable) => {
+                self.done.durable = durable;
+                self.done.inbox.publish(durable, &mut self.batch);
+            }
+            Err(error) => {
+                let failure = match error {
+                    JournalError::Failed(failure) => failure,
+                    error => JournalFailure { durable: self.done.durable, cause: Arc::new(error) },
+                };
+                self.done.inbox.fail(&failure);
+                self.batch.clear();
+                return false;
+            }
+        }
+        let segments = self.log.stats().segments;
+        if segments != self.segments {
+            self.segments = segments;
+            self.requests.want_spare();
+        }
+        true
+    }
+
+    fn make_durable(&mut self) -> Result<Index> {
+        for pending in &self.batch {
+            self.log.append_prepared(pending.group, &pending.payload, pending.payload_crc)?;
+        }
+        self.log.commit()
+    }
+}
+
+pub(crate) fn start(writer: Writer) -> Result<JoinHandle<()>> {
+    let dir = writer.log.shared.options.dir.clone();
     thread::Builder::new()
         .name("journal-writer".into())
-        .spawn(move || {
-            let durable = log.cursors().durable;
-            // Declared before the log, so dropped after it: "done" means that the directory is free again.
-            let mut done = DoneOnDrop { inbox, durable };
-            run(log, &mut done, &requests);
-        })
+        .spawn(move || writer.run())
         .map_err(JournalError::io("start a thread for", &dir))
-}
-
-fn run(mut log: Log, done: &mut DoneOnDrop, requests: &Requests) {
-    let inbox = Arc::clone(&done.inbox);
-    let mut batch = Vec::new();
-    let mut segments = 0;
-    while inbox.take(&mut batch) {
-        match write(&mut log, &batch) {
-            Ok(durable) => {
-                done.durable = durable;
-                inbox.publish(durable, &mut batch);
-            }
-            Err(JournalError::Failed(failure)) => return inbox.fail(&failure),
-            Err(error) => {
-                let failure = JournalFailure { durable: done.durable, cause: Arc::new(error) };
-                return inbox.fail(&failure);
-            }
-        }
-        let segments_now = log.stats().segments;
-        if segments_now != segments {
-            segments = segments_now;
-            requests.want_spare();
-        }
-    }
-}
-
-fn write(log: &mut Log, batch: &[Pending]) -> Result<Index> {
-    for pending in batch {
-        log.append_prepared(pending.group, &pending.payload, pending.payload_crc)?;
-    }
-    log.commit()
 }

@@ -235,3 +235,26 @@ fn the_real_disk_under_concurrent_load() {
     assert_eq!((opened.first, opened.last), (Index(1), Index(300)));
     assert_eq!(log.read_from(Index(1)).unwrap().map(Result::unwrap).count(), 300);
 }
+
+#[test]
+fn step_by_step_nothing_is_written_until_it_is_said() {
+    let disk = SimDisk::new(8);
+    let (journal, mut steps, _) =
+        Journal::open_stepped(disk.shared(), options(Archive::Keep), Index::FIRST).unwrap();
+    let owner = told(&journal);
+    let before = disk.operations();
+    for n in 0..60 {
+        journal.append(Group(0), payload(n, 300)).unwrap();
+    }
+    assert_eq!((journal.durable(), disk.operations()), (Index(0), before));
+    assert!(steps.write() && !steps.write(), "one batch has it all");
+    assert_eq!((journal.durable(), owner.recv().unwrap().unwrap()), (Index(60), Index(60)));
+    journal.trim(Index(40));
+    assert!(steps.keep() && steps.keep() && !steps.keep(), "a spare segment and a trim, then nothing");
+    assert!(journal.cursors().trimmed > Index(0));
+
+    disk.fail_next_sync();
+    journal.append(Group(0), payload(60, 300)).unwrap();
+    assert!(!steps.write() && !steps.write());
+    assert!(owner.recv().unwrap().is_err() && journal.append(Group(0), Vec::new()).is_err());
+}

@@ -66,7 +66,7 @@ impl Edge {
 }
 
 /// The service; streams outlive their call, so they need the edge for themselves.
-pub(super) struct Branches(pub(super) Arc<Edge>);
+pub(crate) struct Branches(pub(super) Arc<Edge>);
 
 #[tonic::async_trait]
 impl ParticipantService for Branches {

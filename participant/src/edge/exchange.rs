@@ -14,12 +14,13 @@ use escrow_wallet::{Answers, BranchAnswers, Command, Sender};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::{IntervalStream, UnboundedReceiverStream};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Status, Streaming};
 
 use super::{Edge, convert, invalid, refused};
-use crate::owner::{Handle, now_ms};
+use crate::owner::Handle;
+use crate::stepped::Exchange;
 
 /// A message on its way to the peer. Bounded by credit, so the queue of them needs no bound.
 struct Outgoing {
@@ -44,14 +45,28 @@ pub(super) fn open(edge: Arc<Edge>, inbound: Streaming<proto::ExchangeRequest>) 
     responses(outgoing)
 }
 
+/// Serves a stream whose messages are handed over by hand; see [`crate::stepped`].
+pub(crate) fn open_stepped(edge: Arc<Edge>) -> Exchange {
+    let (inbox, inbound) = unbounded_channel();
+    let (ask, asks) = unbounded_channel();
+    let (outbox, outgoing) = unbounded_channel();
+    let served = async move {
+        let (inbound, asks) = (UnboundedReceiverStream::new(inbound), UnboundedReceiverStream::new(asks));
+        exchange(&edge, inbound, asks, &outbox).await
+    };
+    Exchange { inbox, ask, served: Box::pin(served), responses: responses(outgoing) }
+}
+
 fn responses(outgoing: UnboundedReceiver<Outgoing>) -> Responses {
     Box::pin(UnboundedReceiverStream::new(outgoing).map(|outgoing| outgoing.message))
 }
 
 async fn serve(edge: Arc<Edge>, inbound: Streaming<proto::ExchangeRequest>, outbox: Outbox) {
     let mut stop = edge.stop.clone();
+    let mut ask = tokio::time::interval(edge.outcome_interval);
+    ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let served = tokio::select! {
-        served = exchange(&edge, inbound, &outbox) => served,
+        served = exchange(&edge, inbound, IntervalStream::new(ask), &outbox) => served,
         // The peer is gone; what it sent and we logged stands.
         () = outbox.closed() => return,
         // The stream ends when the answers that are on their way have gone out.
@@ -63,12 +78,14 @@ async fn serve(edge: Arc<Edge>, inbound: Streaming<proto::ExchangeRequest>, outb
     }
 }
 
-async fn exchange(
+/// Serves a stream until it ends. At every item of `asks`, the peer is asked about overdue reservations.
+async fn exchange<T>(
     edge: &Arc<Edge>,
-    mut inbound: Streaming<proto::ExchangeRequest>,
+    mut inbound: impl Stream<Item = Result<proto::ExchangeRequest, Status>> + Unpin,
+    mut asks: impl Stream<Item = T> + Unpin,
     outbox: &Outbox,
 ) -> Result<(), Status> {
-    let Some(first) = inbound.message().await? else { return Ok(()) };
+    let Some(first) = inbound.next().await.transpose()? else { return Ok(()) };
     let Some(Asked::Hello(hello)) = first.message else {
         return Err(invalid("the first message of a stream must be a hello"));
     };
@@ -85,16 +102,16 @@ async fn exchange(
         credit: Arc::new(Semaphore::new(edge.stream_answers_max)),
         credit_max: edge.stream_answers_max,
     };
-    let mut ask = tokio::time::interval(edge.outcome_interval);
-    ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked_until = None;
     loop {
         tokio::select! {
-            message = inbound.message() => match message? {
+            // Asking comes first: it is rare, and a peer that sends without a pause must not put it off for ever.
+            biased;
+            Some(_) = asks.next() => asked_until = stream.ask(asked_until, edge.outcome_rows_max).await,
+            message = inbound.next() => match message.transpose()? {
                 None => return Ok(()),
                 Some(message) => stream.take(message.message).await?,
             },
-            _ = ask.tick() => asked_until = stream.ask(asked_until, edge.outcome_rows_max).await,
         }
     }
 }
@@ -164,7 +181,7 @@ impl Greeted {
     async fn ask(&self, after: Option<Xid>, rows_max: usize) -> Option<Xid> {
         let partition = self.sender.partition;
         let read =
-            self.handle.read(move |view| view.wallet.overdue(partition, now_ms(), after, rows_max)).await;
+            self.handle.read(move |view| view.wallet.overdue(partition, view.now, after, rows_max)).await;
         let overdue = read.unwrap_or_default();
         let last = overdue.last()?.xid;
         let rows = u32::try_from(overdue.len().min(self.credit_max)).unwrap_or(u32::MAX);

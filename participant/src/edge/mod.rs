@@ -31,6 +31,7 @@ use crate::owner::{Handle, Refused};
 
 /// The metadata key by which a call of `AccountService` names a shard, where a process holds several.
 pub use escrow_proto::PARTICIPANT_METADATA;
+pub(crate) use exchange::open_stepped;
 
 /// What all services share.
 pub(crate) struct Edge {
@@ -55,6 +56,11 @@ pub(crate) fn routes(edge: &Arc<Edge>, message_bytes_max: usize) -> Routes {
     let accounts = AccountServiceServer::from_arc(edge()).max_decoding_message_size(message_bytes_max);
     let shard = ShardServiceServer::from_arc(edge()).max_decoding_message_size(message_bytes_max);
     Routes::new(participant).add_service(accounts).add_service(shard)
+}
+
+/// The unary service, without a server.
+pub(crate) fn unary(edge: Arc<Edge>) -> branches::Branches {
+    branches::Branches(edge)
 }
 
 impl Edge {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use escrow_types::Millis;
 use escrow_wallet::{Answers, Command, Wallet};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
 
@@ -21,6 +22,8 @@ pub(crate) struct View<'a> {
     pub(crate) wallet: &'a Wallet,
     pub(crate) applied: u64,
     pub(crate) checkpointed: u64,
+    /// Unix milliseconds.
+    pub(crate) now: Millis,
 }
 
 pub(super) enum Job {

@@ -11,14 +11,13 @@
 mod mailbox;
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use escrow_journal::{Group, Index, Journal, JournalFailure};
 use escrow_types::Millis;
 use escrow_wallet::{Entry, Wallet};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, sleep};
 
 use crate::checkpoint::{Checkpointer, Done};
 use crate::error::ParticipantError;
@@ -45,9 +44,27 @@ pub(crate) struct Progress {
     pub(crate) failure: Option<JournalFailure>,
 }
 
+impl Progress {
+    /// Follows a journal that is durable up to `last`.
+    pub(crate) fn of(journal: &Journal, last: u64) -> watch::Receiver<Self> {
+        let (sender, progress) = watch::channel(Self { durable: last, failure: None });
+        journal.on_durable(Box::new(move |outcome| {
+            sender.send_modify(|progress| match outcome {
+                Ok(index) => progress.durable = index.get(),
+                Err(failure) => progress.failure = Some(failure),
+            });
+        }));
+        progress
+    }
+}
+
+/// Tells the time, Unix milliseconds. [`now_ms`], unless a simulation has a clock of its own.
+pub(crate) type Clock = Box<dyn Fn() -> Millis + Send>;
+
 /// What an owner needs to begin.
 pub(crate) struct Start {
     pub(crate) shard: u16,
+    pub(crate) clock: Clock,
     pub(crate) wallet: Wallet,
     /// All entries of the log up to here are applied.
     pub(crate) applied: u64,
@@ -78,8 +95,6 @@ pub(crate) struct Owner {
     pending: VecDeque<Pending>,
     /// Bytes of log since the last checkpoint.
     bytes_logged: u64,
-    /// When the next checkpoint is due. One timer for the owner's life, so that turns do not set any.
-    checkpoint_due: Pin<Box<Sleep>>,
     checkpoint_running: Option<oneshot::Receiver<Done>>,
 }
 
@@ -94,7 +109,6 @@ impl Owner {
         let payload_bytes_max = start.journal.payload_bytes_max();
         let (handle, jobs) = Handle::new(start.shard, commands_max, bytes_max, payload_bytes_max);
         let owner = Self {
-            checkpoint_due: Box::pin(tokio::time::sleep(start.checkpoint_interval)),
             start,
             jobs,
             entry_bytes_max: ENTRY_BYTES.min(payload_bytes_max),
@@ -109,7 +123,10 @@ impl Owner {
     pub(crate) async fn run(mut self) -> Result<(), ParticipantError> {
         let mut jobs = Vec::with_capacity(TURN_JOBS_MAX);
         let (mut open, mut stopping) = (true, false);
+        // One timer for the owner's life, so that turns do not set any.
+        let mut checkpoint_due = std::pin::pin!(sleep(self.start.checkpoint_interval));
         while open || !self.pending.is_empty() {
+            let mut is_due = false;
             tokio::select! {
                 biased;
                 changed = self.start.progress.changed() => {
@@ -125,19 +142,18 @@ impl Owner {
                     self.jobs.close();
                 }
                 done = wait(&mut self.checkpoint_running) => self.checkpointed(done)?,
-                () = self.checkpoint_due.as_mut(), if self.checkpoint_running.is_none() => {
-                    self.checkpoint();
-                }
+                () = checkpoint_due.as_mut(), if self.checkpoint_running.is_none() => is_due = true,
             }
-            if self.bytes_logged >= self.start.checkpoint_bytes && self.checkpoint_running.is_none() {
-                self.checkpoint();
+            is_due |= self.bytes_logged >= self.start.checkpoint_bytes;
+            if is_due && self.start_checkpoint() {
+                checkpoint_due.as_mut().reset(Instant::now() + self.start.checkpoint_interval);
             }
         }
         if self.checkpoint_running.is_some() {
             let done = wait(&mut self.checkpoint_running).await;
             self.checkpointed(done)?;
         }
-        self.checkpoint();
+        self.start_checkpoint();
         if self.checkpoint_running.is_some() {
             let done = wait(&mut self.checkpoint_running).await;
             self.checkpointed(done)?;
@@ -147,7 +163,7 @@ impl Owner {
 
     /// Logs the commands of a turn; answers its reads.
     fn turn(&mut self, jobs: &mut Vec<Job>) -> Result<(), ParticipantError> {
-        let time_ms = now_ms();
+        let time_ms = (self.start.clock)();
         let mut payload = Vec::new();
         let mut submissions = Vec::new();
         for job in jobs.drain(..) {
@@ -203,20 +219,22 @@ impl Owner {
     }
 
     fn view(&self) -> View<'_> {
-        let Start { wallet, applied, checkpointed, .. } = &self.start;
-        View { wallet, applied: *applied, checkpointed: *checkpointed }
+        let Start { wallet, applied, checkpointed, clock, .. } = &self.start;
+        View { wallet, applied: *applied, checkpointed: *checkpointed, now: clock() }
     }
 
-    /// Hands what changed to the checkpoint thread, if anything did.
-    fn checkpoint(&mut self) {
-        self.checkpoint_due.as_mut().reset(Instant::now() + self.start.checkpoint_interval);
+    /// Hands what changed to the checkpoint thread, if anything did. False while a checkpoint is being written.
+    fn start_checkpoint(&mut self) -> bool {
+        if self.checkpoint_running.is_some() {
+            return false;
+        }
         self.bytes_logged = 0;
         let Start { shard, wallet, applied, checkpointed, checkpointer, .. } = &mut self.start;
-        if applied == checkpointed && !wallet.has_changes() {
-            return;
+        if applied != checkpointed || wallet.has_changes() {
+            let changes = wallet.has_changes().then(|| wallet.take_changes());
+            self.checkpoint_running = Some(checkpointer.write(*shard, changes, *applied));
         }
-        let changes = wallet.has_changes().then(|| wallet.take_changes());
-        self.checkpoint_running = Some(checkpointer.write(*shard, changes, *applied));
+        true
     }
 
     fn checkpointed(&mut self, done: Option<Done>) -> Result<(), ParticipantError> {
@@ -225,6 +243,51 @@ impl Owner {
         assert!(Index(index) <= self.start.journal.durable(), "a checkpoint is of durable entries");
         self.start.checkpointed = index;
         Ok(())
+    }
+}
+
+/// The steps of the owner, one by one: what [`Owner::run`] does, without its waiting. For simulations.
+impl Owner {
+    /// Applies what is durable, and logs what has arrived.
+    pub(crate) fn step(&mut self) -> Result<(), ParticipantError> {
+        self.apply_durable()?;
+        let mut jobs = Vec::new();
+        while let Ok(job) = self.jobs.try_recv() {
+            jobs.push(job);
+        }
+        self.turn(&mut jobs)
+    }
+
+    /// Hands over what changed, unless a checkpoint is being written.
+    pub(crate) fn step_checkpoint(&mut self) {
+        self.start_checkpoint();
+    }
+
+    /// Takes note of a checkpoint that was written, if one was.
+    pub(crate) fn note_checkpoint(&mut self) -> Result<(), ParticipantError> {
+        let done = self.checkpoint_running.as_mut().and_then(|running| running.try_recv().ok());
+        done.map_or(Ok(()), |done| self.checkpointed(Some(done)))
+    }
+
+    /// Whether anything has arrived, or is durable and not applied.
+    pub(crate) fn has_work(&self) -> bool {
+        let durable = self.start.progress.borrow().durable;
+        !self.jobs.is_empty() || self.pending.front().is_some_and(|entry| entry.index <= durable)
+    }
+
+    /// Whether everything that was appended is applied.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// The state.
+    pub(crate) fn wallet(&self) -> &Wallet {
+        &self.start.wallet
+    }
+
+    /// The last entry of the log that is applied.
+    pub(crate) fn applied(&self) -> u64 {
+        self.start.applied
     }
 }
 

@@ -12,6 +12,7 @@
 //!
 //! **Invariant:** never the truth. It may be lost at any time; the log rebuilds it.
 
+mod memory;
 mod meta;
 mod open;
 mod sync;
@@ -22,7 +23,17 @@ use escrow_wallet::{Changes, Wallet};
 
 use crate::error::ParticipantError;
 use crate::failpoint;
+pub use memory::MemoryView;
 pub(crate) use meta::Meta;
+
+/// Where a shard's state is kept between checkpoints.
+pub(crate) trait View: Send {
+    /// Reads the whole view: the wallet as of an index of the log. Blocks.
+    fn read(&self) -> Result<(Wallet, u64), ParticipantError>;
+
+    /// Writes changes and the index that they lead to, as one, durably. Blocks; a failure is final.
+    fn write(&self, changes: Option<&Changes>, meta: &Meta) -> Result<Written, ParticipantError>;
+}
 
 /// The open view of one shard.
 #[derive(Debug)]
@@ -51,11 +62,6 @@ impl Store {
         cache_bytes: u64,
     ) -> Result<(Self, Wallet, u64), ParticipantError> {
         open::open(shard_dir, shard, cluster_id, cache_bytes)
-    }
-
-    /// Reads the whole view: the wallet as of an index of the log. Blocks.
-    pub(crate) fn read(&self) -> Result<(Wallet, u64), ParticipantError> {
-        self.read_checked(None).map_err(|why| self.failed(why))
     }
 
     fn read_checked(&self, cluster_id: Option<&str>) -> Result<(Wallet, u64), String> {
@@ -92,9 +98,18 @@ impl Store {
         Ok((wallet, meta.applied))
     }
 
-    /// Writes changes and the index that they lead to, as one atomic batch, and makes them durable. Blocks; a failure
-    /// is final.
-    pub(crate) fn write(&self, changes: Option<&Changes>, meta: &Meta) -> Result<Written, ParticipantError> {
+    fn failed(&self, why: impl std::fmt::Display) -> ParticipantError {
+        ParticipantError::Store { shard: self.shard, path: self.path.clone(), why: why.to_string() }
+    }
+}
+
+impl View for Store {
+    fn read(&self) -> Result<(Wallet, u64), ParticipantError> {
+        self.read_checked(None).map_err(|why| self.failed(why))
+    }
+
+    /// One atomic batch of one tree, and then every file is synced.
+    fn write(&self, changes: Option<&Changes>, meta: &Meta) -> Result<Written, ParticipantError> {
         let mut batch = sled::Batch::default();
         let mut records = 0;
         for (key, value) in changes.into_iter().flat_map(Changes::records) {
@@ -110,10 +125,6 @@ impl Store {
         self.tree.flush().map_err(|error| self.failed(error))?;
         let files_synced = sync::sync_all(&self.path).map_err(|error| self.failed(error))?.len();
         Ok(Written { records, files_synced })
-    }
-
-    fn failed(&self, why: impl std::fmt::Display) -> ParticipantError {
-        ParticipantError::Store { shard: self.shard, path: self.path.clone(), why: why.to_string() }
     }
 }
 

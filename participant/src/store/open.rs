@@ -143,7 +143,7 @@ fn move_aside(shard_dir: &Path, path: &Path, shard: u16, why: &str) -> Result<Pa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Meta;
+    use crate::store::{Meta, View as _};
 
     fn filled(dir: &Path) {
         let (store, ..) = open(dir, 0, None, 1 << 20).unwrap();
