@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use escrow_invariants::{Canary, canary};
 use escrow_proto::v1;
 use escrow_proto::v1::exchange_request::Message as Request;
 use escrow_proto::v1::exchange_response::Message as Response;
@@ -38,7 +39,10 @@ pub(crate) enum End {
 
 /// The first message of a connection: the epoch, and what the coordinator still has unfinished there.
 pub(crate) fn hello(owner: &Owner, participant: ParticipantId, cluster_id: &str) -> v1::ExchangeRequest {
-    let unfinished = owner.driver.unfinished_for(participant);
+    let mut unfinished = owner.driver.unfinished_for(participant);
+    if canary::is_on(Canary::HelloNamesNothing) {
+        unfinished.clear();
+    }
     let hello = v1::HelloRequest {
         partition: u32::from(owner.config.partition),
         epoch: owner.driver.machine().epoch().0,

@@ -3,6 +3,10 @@
 //! Production code asserts them with [`hold!`](crate::hold), the simulation, the model and chaos check them, and reports name them by
 //! id. A broken invariant stops the process before the wrong state can reach the log: never catch that panic.
 
+pub mod canary;
+
+pub use canary::Canary;
+
 use std::fmt;
 
 macro_rules! invariants {

@@ -31,6 +31,7 @@ pub mod wallet;
 mod accounts;
 mod balances;
 mod branches;
+mod canaries;
 mod ending;
 mod epochs;
 #[cfg(test)]

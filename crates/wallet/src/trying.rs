@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use escrow_invariants::{Canary, canary};
 use escrow_types::{Answer, Sequence, Xid};
 
 use crate::answers::BranchAnswers;
@@ -80,6 +81,9 @@ fn try_branch(
         // A copy that comes late gets the answer that the first one got.
         State::Confirmed if post => Answer::Confirmed,
         State::Confirmed => Answer::Reserved,
+        State::Canceled | State::EmptyCanceled if canary::is_on(Canary::LateTryAnsweredReserved) => {
+            Answer::Reserved
+        }
         State::Canceled | State::EmptyCanceled => Answer::TryAfterCancel,
         State::Rejected(reason) => Answer::Rejected(reason),
     }

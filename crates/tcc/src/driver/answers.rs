@@ -1,5 +1,6 @@
 //! Answers of participants, and what they lead to: a decision, an end, or an alarm.
 
+use escrow_invariants::{Canary, canary};
 use escrow_types::{Answer, Epoch, Millis, ParticipantId, Reason, Sequence};
 
 use super::flight::{BranchState, Flight, Phase};
@@ -86,7 +87,9 @@ impl Driver {
     /// Compare-and-set on "undecided": the first decision wins. Whether it was this one.
     pub(super) fn decide(&mut self, epoch: Epoch, sequence: Sequence, decision: Decision) -> bool {
         let Some(flight) = self.flights.get_mut(epoch, sequence) else { return false };
-        if flight.phase != Phase::Trying {
+        let is_override = canary::is_on(Canary::TimeoutOverridesDecision)
+            && decision == Decision::Cancel(Reason::DeadlineExceeded);
+        if flight.phase != Phase::Trying && !is_override {
             return false;
         }
         flight.phase = Phase::Deciding;

@@ -33,6 +33,7 @@ pub use view::{BranchView, Filter, View};
 
 use std::collections::BTreeMap;
 
+use escrow_invariants::{Canary, canary};
 use escrow_types::{Amount, Epoch, Millis, ParticipantId, Partition, Reason, Sequence, TransactionKey, Xid};
 
 use crate::command::{Command, Decide, Finish, FinishOnePhase};
@@ -280,6 +281,9 @@ impl Driver {
             live.map(|(of, sequence, live)| (of, sequence, Flight::recovered(live, &self.links))).collect();
         for (of, sequence, flight) in recovered {
             self.links.count(&flight, 1);
+            if canary::is_on(Canary::RecoveryForgetsDecided) && flight.phase != flight::Phase::Trying {
+                continue;
+            }
             self.next_deadline_ms = self.next_deadline_ms.min(flight.deadline_ms);
             self.flights.insert_lingering(of, sequence, flight);
             match self.older_epochs.last_mut() {

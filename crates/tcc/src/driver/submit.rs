@@ -3,6 +3,7 @@
 //! Precedence of refusals: the request itself (ids, accounts, currency, amounts), then what is remembered under its id,
 //! then whether there is room. A refused request leaves no trace.
 
+use escrow_invariants::{Canary, canary};
 use escrow_types::{
     AccountKey, Amount, Currency, Epoch, Millis, ParticipantId, Reason, Sequence, TransactionKey,
 };
@@ -119,14 +120,18 @@ impl Driver {
     fn try_now(&mut self, sequence: Sequence, content: &Content) {
         let epoch = self.flights.epoch();
         let flight = self.flights.get_mut(epoch, sequence).expect("just launched");
-        if flight.one_phase {
+        if flight.one_phase && !canary::is_on(Canary::OnePhaseBeforeBeginIsDurable) {
             return;
         }
         for branch in flight.branches.as_mut_slice() {
             if self.links.is_ready_stream(branch.participant) {
                 branch.ever_sent = true;
                 branch.under_way = true;
-                let columns = self.outbox.tries(branch.participant, epoch, flight.deadline_ms);
+                let columns = if flight.one_phase {
+                    self.outbox.one_phase(branch.participant, epoch, flight.deadline_ms)
+                } else {
+                    self.outbox.tries(branch.participant, epoch, flight.deadline_ms)
+                };
                 content.for_each_leg_of(branch.participant, |account, amount, kind| {
                     columns.push(sequence, account, amount, kind);
                 });
@@ -218,6 +223,7 @@ impl Driver {
         }
         let window = self.config.idempotency_window_ms;
         let row = self.machine.remembered().get(key).copied().or_else(|| older.find(key));
+        let row = row.filter(|row| row.finished_ms == 0 || !canary::is_on(Canary::RetryWithNewXid));
         if let Some(row) =
             row.filter(|row| row.finished_ms == 0 || row.finished_ms.saturating_add(window) >= now_ms)
         {
