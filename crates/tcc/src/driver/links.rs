@@ -148,6 +148,8 @@ impl Driver {
         self.hear_time(now_ms);
         let Some(link) = self.links.get_mut(participant) else { return };
         link.state = state;
+        // Whatever is in the making was for a connection that is gone; it must not join what the next one gets.
+        self.outbox.forget(participant);
         if state != LinkState::Ready {
             return;
         }

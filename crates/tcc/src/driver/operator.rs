@@ -111,7 +111,8 @@ impl Driver {
         let again = if flight.phase == Phase::Trying { BranchState::Trying } else { BranchState::Ending };
         for branch in flight.branches.as_mut_slice() {
             // A call under way to an external participant answers by itself; a second one at the same time helps nobody.
-            if self.links.kind(branch.participant) == Some(LinkKind::Stream) {
+            let is_stream = self.links.kind(branch.participant) == Some(LinkKind::Stream);
+            if is_stream && !self.outbox.holds(branch.participant, epoch, sequence) {
                 branch.under_way = false;
             }
             if branch.state == BranchState::Contradicted {

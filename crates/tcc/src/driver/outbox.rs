@@ -164,6 +164,24 @@ impl Outbox {
         self.mail(participant).watermarks.push(watermark);
     }
 
+    /// Forgets what was meant for a participant: its connection is gone, or is another.
+    pub(super) fn forget(&mut self, participant: ParticipantId) {
+        *self.mail(participant) = Mail::default();
+    }
+
+    /// Whether a branch is in the making already. Rows of one branch are neighbours, so twice in one message it would be a branch
+    /// with twice its legs: it would hold, and then post, twice its money. Looks at every row: for what is rare.
+    pub(super) fn holds(&self, participant: ParticipantId, epoch: Epoch, sequence: Sequence) -> bool {
+        let mail = self.mails.iter().find(|(id, _)| *id == participant);
+        mail.is_some_and(|(_, mail)| {
+            let tries =
+                mail.tries.iter().chain(&mail.one_phase).map(|columns| (columns.epoch, &columns.sequences));
+            let ends =
+                mail.confirms.iter().chain(&mail.cancels).map(|columns| (columns.epoch, &columns.sequences));
+            tries.chain(ends).any(|(of, sequences)| of == epoch && sequences.contains(&sequence))
+        })
+    }
+
     pub(super) fn take(&mut self) -> Vec<(ParticipantId, Send)> {
         let mut sends = Vec::new();
         for (participant, mail) in &mut self.mails {

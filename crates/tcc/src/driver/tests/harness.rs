@@ -355,6 +355,17 @@ impl Desk {
         lines.join(" | ")
     }
 
+    /// The rows of Trys sent to a participant since the last call, one a leg; other output is lost.
+    pub(super) fn rows_to(&mut self, participant: u16) -> Vec<String> {
+        let sends = self.driver.take_outputs().sends.into_iter().filter(|(to, _)| to.0 == participant);
+        let rows = sends.flat_map(|(_, send)| match send {
+            Send::Try(columns) => rows_text("try", &columns),
+            Send::TryAndConfirm(columns) => rows_text("try and confirm", &columns),
+            _ => Vec::new(),
+        });
+        rows.collect()
+    }
+
     /// The watermarks sent since the last call; other output is lost.
     pub(super) fn watermarks(&mut self) -> String {
         let sends = self.driver.take_outputs().sends;
@@ -440,3 +451,7 @@ fn send_text(send: &Send) -> String {
 
 /// A branch reason, short.
 pub(super) const POOR: Answer = Answer::Rejected(Reason::InsufficientFunds);
+
+fn rows_text(kind: &str, columns: &crate::driver::TryColumns) -> Vec<String> {
+    columns.sequences.iter().map(|sequence| format!("{kind} {}-{sequence}", columns.epoch.0)).collect()
+}

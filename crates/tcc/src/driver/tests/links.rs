@@ -58,6 +58,24 @@ fn a_connection_that_breaks_before_begin_is_durable() {
     assert_eq!(desk.out(), "1<try 1-0");
 }
 
+/// Rows of one branch are neighbours in a message: sent twice in one message, a branch would hold, and then post, twice its money.
+#[test]
+fn a_connection_that_is_replaced_within_a_turn_gets_every_branch_once() {
+    let mut desk = Desk::new();
+    desk.transfer(1, 0, 1);
+    desk.transfer(2, 0, 0);
+    desk.turn();
+    desk.out();
+    for _ in 0..3 {
+        desk.link(0, LinkState::Waiting);
+        desk.link(0, LinkState::Ready);
+    }
+    assert_eq!(desk.rows_to(0), ["try 1-0", "try and confirm 1-1", "try and confirm 1-1"], "one row a leg");
+    desk.link(0, LinkState::Ready);
+    desk.link(0, LinkState::Waiting);
+    assert_eq!(desk.out(), "", "what was meant for a connection goes with it");
+}
+
 #[test]
 fn new_work_for_a_participant_that_is_down_is_refused_and_leaves_no_trace() {
     let mut desk = Desk::new();

@@ -117,6 +117,28 @@ fn a_contradiction_can_be_retried() {
     assert_eq!(desk.retry("1-0"), "ALREADY_DECIDED");
 }
 
+/// Twice in one message, a branch would hold, and then post, twice its money.
+#[test]
+fn a_retry_does_not_repeat_what_leaves_in_the_same_turn() {
+    let mut desk = Desk::new();
+    desk.transfer(1, 0, 1);
+    desk.transfer(2, 0, 0);
+    desk.append();
+    desk.out();
+    // The one-phase transfer leaves now that its Begin is durable.
+    desk.durable();
+    for _ in 0..2 {
+        assert_eq!((desk.retry("1-0"), desk.retry("1-1")), ("ok".to_owned(), "ok".to_owned()));
+    }
+    assert_eq!(desk.rows_to(0), ["try 1-0", "try and confirm 1-1", "try and confirm 1-1"], "one row a leg");
+    assert_eq!(desk.retry("1-1"), "ok");
+    assert_eq!(
+        desk.rows_to(0),
+        ["try and confirm 1-1", "try and confirm 1-1"],
+        "in a later turn it is sent again"
+    );
+}
+
 #[test]
 fn a_contradiction_can_be_overridden_unless_someone_has_ended_the_other_way() {
     let mut desk = contradicted();
