@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 
-use escrow_journal::Steps;
 use escrow_journal::storage::{Disk, LockGuard};
+use escrow_journal::{Journal, Steps};
 use escrow_proto::v1;
 use escrow_proto::v1::coordinator_service_server::CoordinatorService;
 use escrow_proto::v1::operator_service_server::OperatorService;
@@ -19,7 +19,7 @@ use escrow_proto::v1::transaction_service_server::TransactionService;
 use escrow_proto::v1::transfer_service_server::TransferService;
 use escrow_tcc::Driver;
 use escrow_tcc::driver::{Answered, Call, CallerId, RetryDelays, Wait};
-use escrow_types::{Currency, Millis, ParticipantId};
+use escrow_types::{Currency, Millis, ParticipantId, TransactionKey};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -67,14 +67,15 @@ pub struct Stepped {
 }
 
 impl Stepped {
-    /// Recovers from the disk and opens a new epoch, as [`crate::Server::bind`] does.
+    /// Recovers from the disk and opens a new epoch, as [`crate::Server::bind`] does. The configuration is not checked: segments may
+    /// be smaller than a server allows, if entries are.
     pub fn start(
         config: Config,
         disk: Arc<dyn Disk>,
         clock: impl Fn() -> Millis + Send + 'static,
         delays: Box<dyn RetryDelays + Send>,
     ) -> Result<Self, CoordinatorError> {
-        let opened = Opened::open(config.validated()?, disk, delays, &clock)?;
+        let opened = Opened::open(config, disk, delays, &clock)?;
         let Opened { config, disk, identity, driver, window, journal, steps, applied, checkpointed, lock } =
             opened;
         let (mailbox, receivers) = mailbox();
@@ -124,6 +125,11 @@ impl Stepped {
     /// The rules and their state, to be looked at.
     pub fn driver(&self) -> &Driver {
         &self.owner.driver
+    }
+
+    /// Whether anything is remembered under an id, in memory or on disk.
+    pub fn knows(&self, key: TransactionKey) -> bool {
+        self.owner.driver.find(&self.owner.window, key).is_some()
     }
 
     /// The last entry of the log that is applied.
@@ -260,6 +266,11 @@ impl Stepped {
         columns: v1::TransferColumnsRequest,
     ) {
         self.mailbox.event(Input::Columns(caller, currency, wait, Box::new(columns)));
+    }
+
+    /// The log, to be read beside the server.
+    pub fn journal(&self) -> &Journal {
+        &self.owner.journal
     }
 
     /// Invariant 10: checkpoint and log, and the log alone, give the live state. Says what differs.

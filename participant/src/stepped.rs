@@ -60,7 +60,8 @@ pub struct Stepped {
 }
 
 impl Stepped {
-    /// Recovers from the disk and the views, as [`crate::Server::bind`] does. Serves the cluster of this id.
+    /// Recovers from the disk and the views, as [`crate::Server::bind`] does. Serves the cluster of this id. The configuration is
+    /// not checked: segments may be smaller than a server allows, if entries are.
     pub fn start(
         config: Config,
         disk: &Arc<dyn Disk>,
@@ -68,7 +69,6 @@ impl Stepped {
         cluster_id: &str,
         clock: impl Fn() -> Millis + Clone + Send + 'static,
     ) -> Result<Self, ParticipantError> {
-        let config = config.validated()?;
         let open_view = |_: &Identity, shard: u16| {
             let view = views.get(&shard).expect("a view for each shard").clone();
             let (wallet, applied) = view.read()?;
@@ -171,6 +171,11 @@ impl Stepped {
     /// The state of a shard.
     pub fn wallet(&self, shard: u16) -> &Wallet {
         self.owners.get(&shard).expect("a shard of this participant").wallet()
+    }
+
+    /// The log, to be read beside the server.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Invariant 10: view and log, and the log alone if it is all there, give the live state. Says what differs.

@@ -1,0 +1,72 @@
+//! What disks do to a process: slow writes, failed syncs, full disks, flipped bits, and what a dead process leaves behind.
+
+use std::path::{Path, PathBuf};
+
+use escrow_journal::storage::{Disk, SimDisk};
+
+use crate::chance::Chance;
+use crate::faults::Faults;
+use crate::time::Time;
+
+/// A bit that was flipped while the process was down.
+#[derive(Debug, Clone)]
+pub(crate) struct Flip {
+    pub(crate) path: PathBuf,
+    offset: u64,
+    bit: u32,
+    flipped: u8,
+}
+
+/// How long the next write takes.
+pub(crate) fn write_time(faults: &Faults, chance: &mut Chance) -> Time {
+    30 + chance.below(faults.sync_max)
+}
+
+/// The process is dead: the power goes, or only the process.
+pub(crate) fn leave(disk: &SimDisk, faults: &Faults, chance: &mut Chance) -> bool {
+    let power_loss = chance.permille(faults.power_loss_permille);
+    if power_loss {
+        disk.crash();
+    } else {
+        disk.kill();
+    }
+    power_loss
+}
+
+/// Flips a bit in a file that recovery may read, but not where a torn write would be forgiven: never in the segment being written.
+pub(crate) fn flip(disk: &SimDisk, dir: &Path, with_checkpoints: bool, chance: &mut Chance) -> Option<Flip> {
+    let list = |dir: &Path| disk.list(dir).unwrap_or_default();
+    let journal = dir.join("journal");
+    let mut segments: Vec<_> = list(&journal).into_iter().filter(|name| name.ends_with(".seg")).collect();
+    segments.pop();
+    let mut files: Vec<PathBuf> = segments.iter().map(|name| journal.join(name)).collect();
+    if with_checkpoints {
+        let runs = dir.join("runs");
+        files.extend(list(&runs).iter().map(|name| runs.join(name)));
+        files.extend(list(dir).iter().filter(|name| *name == "checkpoint").map(|name| dir.join(name)));
+    }
+    if files.is_empty() {
+        return None;
+    }
+    let path = files[chance.index(files.len())].clone();
+    let size = disk.open(&path).ok()?.size().ok()?;
+    let (offset, bit) = (chance.below(size), chance.below(8) as u32);
+    disk.flip_bit(&path, offset, bit);
+    let flipped = byte_at(disk, &path, offset)?;
+    Some(Flip { path, offset, bit, flipped })
+}
+
+fn byte_at(disk: &SimDisk, path: &Path, offset: u64) -> Option<u8> {
+    let mut byte = [0];
+    let read = disk.open(path).ok()?.read_at(&mut byte, offset).ok()?;
+    (read == 1).then_some(byte[0])
+}
+
+impl Flip {
+    /// Repairs it, unless the byte has been written since or the file is gone.
+    pub(crate) fn repair(&self, disk: &SimDisk) {
+        if byte_at(disk, &self.path, self.offset) == Some(self.flipped) {
+            disk.flip_bit(&self.path, self.offset, self.bit);
+        }
+    }
+}
