@@ -63,7 +63,7 @@ impl Stepped {
     /// Recovers from the disk and the views, as [`crate::Server::bind`] does. Serves the cluster of this id. The configuration is
     /// not checked: segments may be smaller than a server allows, if entries are.
     pub fn start(
-        config: Config,
+        config: &Config,
         disk: &Arc<dyn Disk>,
         views: BTreeMap<u16, MemoryView>,
         cluster_id: &str,
@@ -74,7 +74,7 @@ impl Stepped {
             let (wallet, applied) = view.read()?;
             Ok((Box::new(view) as _, wallet, applied))
         };
-        let (lock, identity, recovered) = open_on(&config, disk, open_view)?;
+        let (lock, identity, recovered) = open_on(config, disk, open_view)?;
         let confirmed = identity.confirm_cluster(cluster_id)?;
         confirmed.map_err(|served| ParticipantError::Config(format!("it serves cluster {served}")))?;
         let Recovered { journal, steps, shards, last } = recovered;
@@ -106,7 +106,7 @@ impl Stepped {
             owners.insert(shard, owner);
             handles.insert(shard, handle);
         }
-        let edge = Edge::new(&config, handles, identity, journal.clone(), checkpointer, streams_stopped);
+        let edge = Edge::new(config, handles, identity, journal.clone(), checkpointer, streams_stopped);
         let edge = Arc::new(edge);
         Ok(Self {
             owners,

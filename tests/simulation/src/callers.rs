@@ -43,7 +43,7 @@ impl World {
     }
 
     /// A caller acts: asks for the first time or again.
-    pub(crate) fn caller(&mut self, number: usize) -> Step {
+    pub(crate) fn caller(&mut self, number: usize) {
         let job = &self.jobs[number];
         let other_content = job.told.is_some();
         let call = if other_content { job.other_content() } else { job.next_call(&mut self.chance) };
@@ -59,7 +59,6 @@ impl World {
             let patience = if self.is_calm { 300 * MS } else { self.chance.between(5 * MS, 600 * MS) };
             self.at(patience, Event::Caller(number));
         }
-        Ok(())
     }
 
     fn attempt(&mut self, job: Option<usize>, other_content: bool, call: Call) {
@@ -160,7 +159,7 @@ impl World {
                 check!(DecisionStands, !attempt.knew_end, "job {number} was told {known:?}, then {reply:?}");
                 Ok(())
             }
-            Err(status) => self.refused(number, &attempt, &status),
+            Err(status) => Self::refused(number, &attempt, &status),
         }
     }
 
@@ -182,7 +181,7 @@ impl World {
         Ok(())
     }
 
-    fn refused(&mut self, number: usize, attempt: &Attempt, status: &Status) -> Step {
+    fn refused(number: usize, attempt: &Attempt, status: &Status) -> Step {
         let reason = escrow_service::reason_of(status);
         let asked_end = matches!(attempt.call, Call::Confirm(_) | Call::Cancel(_));
         match (&attempt.call, reason) {

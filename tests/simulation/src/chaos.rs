@@ -3,7 +3,6 @@
 use crate::faults::Faults;
 use crate::time::{MS, SECOND, Time};
 use crate::trace::trace;
-use crate::violation::Step;
 use crate::world::{Event, Node, World};
 
 impl World {
@@ -45,20 +44,21 @@ impl World {
     }
 
     /// A fault happens, and the next of its kind is set.
-    pub(crate) fn fault(&mut self, event: &Event) -> Step {
+    pub(crate) fn fault(&mut self, event: &Event) {
         if let Event::Calm = event {
-            return self.calm();
+            self.calm();
+            return;
         }
         if let Event::Freeze(account, false) = event {
             self.freeze(*account, false);
-            return Ok(());
+            return;
         }
         if let Event::DiskRoom(node) = event {
             self.set_room(*node, u64::MAX);
-            return Ok(());
+            return;
         }
         if self.is_calm {
-            return Ok(());
+            return;
         }
         let faults = &self.faults;
         let every = match event {
@@ -87,7 +87,6 @@ impl World {
             }
         }
         self.next_fault(every, event.clone());
-        Ok(())
     }
 
     fn disconnect(&mut self) {
@@ -190,7 +189,7 @@ impl World {
     }
 
     /// Faults stop. Whatever is down is on its way up again; everybody may work.
-    fn calm(&mut self) -> Step {
+    fn calm(&mut self) {
         trace!(self, "faults stop");
         self.is_calm = true;
         self.network.heal();
@@ -220,6 +219,5 @@ impl World {
             self.freeze(account, false);
         }
         self.resume();
-        Ok(())
     }
 }

@@ -37,7 +37,10 @@ pub(crate) fn leave(disk: &SimDisk, faults: &Faults, chance: &mut Chance) -> boo
 pub(crate) fn flip(disk: &SimDisk, dir: &Path, with_checkpoints: bool, chance: &mut Chance) -> Option<Flip> {
     let list = |dir: &Path| disk.list(dir).unwrap_or_default();
     let journal = dir.join("journal");
-    let mut segments: Vec<_> = list(&journal).into_iter().filter(|name| name.ends_with(".seg")).collect();
+    let mut segments: Vec<_> = list(&journal)
+        .into_iter()
+        .filter(|name| Path::new(name).extension().is_some_and(|it| it == "seg"))
+        .collect();
     segments.pop();
     let mut files: Vec<PathBuf> = segments.iter().map(|name| journal.join(name)).collect();
     if with_checkpoints {

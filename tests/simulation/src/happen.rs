@@ -13,43 +13,32 @@ impl World {
             Event::Turn(Node::Coordinator, _) => self.coordinator_turn(),
             Event::Turn(Node::Participant(at), _) => self.participant_turn(at),
             Event::Write(node, _) => self.write(node),
-            Event::Background(node, _) => self.background(node),
             Event::Tick(_) => self.tick(),
             Event::Checkpoint(at, _) => self.participant_checkpoint(at),
             Event::Restart(node) => self.restart(node),
-            Event::Connect(shard, _) => {
-                self.connect(shard);
-                Ok(())
-            }
             Event::ToShard(id, bytes) => self.arrive_at_shard(id, &bytes),
             Event::ToCoordinator(id, bytes) => self.arrive_at_coordinator(id, &bytes),
-            Event::LostHere(id) => {
-                self.lost_here(id);
-                Ok(())
-            }
-            Event::LostThere(id) => {
-                self.lost_there(id);
-                Ok(())
-            }
-            Event::Ask(id) => {
-                self.ask(id);
-                Ok(())
-            }
             Event::ExternalServes(call) => self.external_serves(call),
-            Event::ExternalAnswers(call, result) => {
-                self.external_answers(call, result);
-                Ok(())
-            }
-            Event::NewJob => {
-                self.new_job();
-                Ok(())
-            }
-            Event::Caller(job) => self.caller(job),
-            Event::Request(id) => {
-                self.request(id);
-                Ok(())
-            }
             Event::Answer(id, result) => self.answer(id, *result),
+            other => {
+                self.happen_quietly(other);
+                Ok(())
+            }
+        }
+    }
+
+    /// What cannot break anything by itself.
+    fn happen_quietly(&mut self, event: Event) {
+        match event {
+            Event::Background(node, _) => self.background(node),
+            Event::Connect(shard, _) => self.connect(shard),
+            Event::LostHere(id) => self.lost_here(id),
+            Event::LostThere(id) => self.lost_there(id),
+            Event::Ask(id) => self.ask(id),
+            Event::ExternalAnswers(call, result) => self.external_answers(call, result),
+            Event::NewJob => self.new_job(),
+            Event::Caller(job) => self.caller(job),
+            Event::Request(id) => self.request(id),
             other => self.fault(&other),
         }
     }
@@ -63,12 +52,14 @@ impl World {
             }
             Event::Tick(life) | Event::Connect(_, life) => (Node::Coordinator, Some(*life)),
             Event::Checkpoint(at, life) => (Node::Participant(*at), Some(*life)),
-            Event::Request(_) | Event::ExternalAnswers(..) | Event::LostHere(_) => (Node::Coordinator, None),
+            Event::Request(_)
+            | Event::ExternalAnswers(..)
+            | Event::LostHere(_)
+            | Event::ToCoordinator(..) => (Node::Coordinator, None),
             Event::ToShard(id, _) | Event::Ask(id) | Event::LostThere(id) => {
                 let shard = self.network.connections.get(id)?.shard;
                 (Node::Participant(self.home[usize::from(shard)]), None)
             }
-            Event::ToCoordinator(..) => (Node::Coordinator, None),
             _ => return Some(event),
         };
         let (current, paused_until) = match node {
@@ -108,12 +99,12 @@ impl World {
         Ok(())
     }
 
-    fn background(&mut self, node: Node) -> Step {
+    fn background(&mut self, node: Node) {
         let cut = self.cuts_in_write();
         let died = match node {
             Node::Coordinator => {
                 let disk = self.coordinator.disk.clone();
-                let Some(server) = &mut self.coordinator.server else { return Ok(()) };
+                let Some(server) = &mut self.coordinator.server else { return };
                 if let Some(operations) = cut {
                     disk.power_off_after(operations);
                 }
@@ -122,7 +113,7 @@ impl World {
             }
             Node::Participant(at) => {
                 let disk = self.participants[at].disk.clone();
-                let Some(server) = &mut self.participants[at].server else { return Ok(()) };
+                let Some(server) = &mut self.participants[at].server else { return };
                 if let Some(operations) = cut {
                     disk.power_off_after(operations);
                 }
@@ -136,6 +127,5 @@ impl World {
         } else if node == Node::Coordinator {
             self.coordinator_turn_due();
         }
-        Ok(())
     }
 }

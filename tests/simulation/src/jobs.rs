@@ -88,8 +88,8 @@ impl Job {
                     leg(also, v1::Direction::Credit, amount),
                 ];
                 if external && chance.one_in(2) {
-                    legs[2].participant = EXTERNAL.to_owned();
-                    legs[2].account_id = "iban".to_owned();
+                    EXTERNAL.clone_into(&mut legs[2].participant);
+                    "iban".clone_into(&mut legs[2].account_id);
                 }
                 Plan::Legs { two_step: kind >= 6, legs }
             }

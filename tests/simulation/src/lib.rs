@@ -38,6 +38,11 @@ pub mod violation;
 mod world;
 
 pub use escrow_invariants::canary::Canary;
-pub use run::{Run, first_catch, quiet_panics, run};
+pub use run::{Run, Totals, first_catch, run, run_many};
 pub use violation::Violation;
 pub use world::Summary;
+
+/// The one command that repeats a seed.
+pub fn command(seed: u64) -> String {
+    format!("cargo run --profile simulation -p escrow-simulation -- --seed {seed} --trace")
+}

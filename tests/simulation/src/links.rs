@@ -36,7 +36,7 @@ impl World {
         let id = self.network.connect(shard, self.coordinator.life, there);
         trace!(self, "connection {id} to shard {shard}: {hello:?}");
         self.current[at] = Some(id);
-        self.send(id, Way::ToShard, hello.encode_to_vec(), false);
+        self.send(id, Way::ToShard, &hello.encode_to_vec(), false);
         // If nobody greets back.
         self.at(2 * SECOND, Event::LostHere(id));
     }
@@ -53,7 +53,7 @@ impl World {
     }
 
     /// A message leaves, and perhaps a copy of it.
-    pub(crate) fn send(&mut self, id: ConnectionId, way: Way, bytes: Vec<u8>, may_repeat: bool) {
+    pub(crate) fn send(&mut self, id: ConnectionId, way: Way, bytes: &[u8], may_repeat: bool) {
         let now = self.now();
         if !self.network.connections.contains_key(&id) {
             return;
@@ -67,8 +67,8 @@ impl World {
         for _ in 0..copies {
             let arrival = self.network.arrival(id, way, now, &self.faults, &mut self.chance);
             let event = match way {
-                Way::ToShard => Event::ToShard(id, bytes.clone()),
-                Way::ToCoordinator => Event::ToCoordinator(id, bytes.clone()),
+                Way::ToShard => Event::ToShard(id, bytes.to_vec()),
+                Way::ToCoordinator => Event::ToCoordinator(id, bytes.to_vec()),
             };
             self.at(arrival - now, event);
         }

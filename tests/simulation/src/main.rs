@@ -1,11 +1,9 @@
 //! `escrow-simulation`: runs seeds, repeats one, or shows that canaries are caught.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use clap::Parser;
-use escrow_simulation::{Canary, Run, first_catch, quiet_panics, run};
+use escrow_simulation::{Canary, first_catch, run, run_many};
 
 /// Deterministic simulation of the whole of Escrow.
 #[derive(Parser)]
@@ -44,7 +42,6 @@ fn main() -> ExitCode {
     if let Some(seed) = args.seed {
         return one(seed, args.canary, args.trace);
     }
-    quiet_panics();
     if args.canaries {
         return canaries(args.first..args.first + args.seeds);
     }
@@ -87,50 +84,23 @@ fn canaries(seeds: std::ops::Range<u64>) -> ExitCode {
 #[expect(clippy::print_stdout, reason = "this program prints what it finds")]
 fn many(args: &Args) -> ExitCode {
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let (next, begun, deaths, events) =
-        (AtomicU64::new(args.first), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let end = args.first + args.seeds;
-    let started = Instant::now();
-    let work = || {
-        let mut found = Vec::new();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= end || found.len() >= 5 {
-                return found;
-            }
-            let run = run(seed, args.canary, false);
-            match &run.result {
-                Ok(summary) => {
-                    begun.fetch_add(summary.begun, Ordering::Relaxed);
-                    deaths.fetch_add(summary.deaths, Ordering::Relaxed);
-                    events.fetch_add(summary.events, Ordering::Relaxed);
-                }
-                Err(violation) => {
-                    println!("seed {seed}: VIOLATION: {violation}");
-                    found.push(run);
-                }
-            }
-            if (seed - args.first + 1) % 10_000 == 0 {
-                println!("{} seeds, {:.0?}", seed - args.first + 1, started.elapsed());
-            }
+    let seeds = args.first..args.first.saturating_add(args.seeds);
+    let totals = run_many(seeds, args.canary, threads, |done, took| println!("{done} seeds, {took:.0?}"));
+    for run in &totals.found {
+        if let Err(violation) = &run.result {
+            println!("seed {}: VIOLATION: {violation}", run.seed);
+            println!("again: {}", escrow_simulation::command(run.seed));
         }
-    };
-    let found: Vec<Run> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("panics are caught")).collect()
-    });
-    let took = started.elapsed().max(Duration::from_millis(1));
-    let rate = args.seeds as f64 * 60.0 / took.as_secs_f64();
-    println!(
-        "{} seeds in {took:.1?}, {rate:.0} a minute on {threads} threads: {} transactions, {} deaths, {} events, {} violations",
-        args.seeds,
-        begun.load(Ordering::Relaxed),
-        deaths.load(Ordering::Relaxed),
-        events.load(Ordering::Relaxed),
-        found.len()
-    );
-    for run in &found {
-        println!("again: cargo run --profile simulation -p escrow-simulation -- --seed {} --trace", run.seed);
     }
-    if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let (sum, found) = (&totals.sum, totals.found.len());
+    println!(
+        "{} seeds in {:.1?}, {:.0} a minute on {threads} threads: {} transactions, {} deaths, {} events, {found} violations",
+        totals.seeds,
+        totals.took,
+        totals.seeds_a_minute(),
+        sum.begun,
+        sum.deaths,
+        sum.events,
+    );
+    if found == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -12,6 +12,7 @@ use crate::trace::trace;
 use crate::violation::{Step, Violation, check};
 use crate::world::{Event, Node, World};
 use escrow_coordinator::CoordinatorError;
+use escrow_coordinator::stepped::Stepped;
 use escrow_participant::ParticipantError;
 use escrow_proto::v1;
 use escrow_proto::v1::exchange_request::Message;
@@ -46,11 +47,11 @@ impl World {
             {
                 self.check_message(&message)?;
                 if let Some(id) = self.current[usize::from(shard)] {
-                    self.send(id, Way::ToShard, message.encode_to_vec(), true);
+                    self.send(id, Way::ToShard, &message.encode_to_vec(), true);
                 }
             }
         }
-        while let Some(call) = self.coordinator.server.as_mut().and_then(|server| server.next_call()) {
+        while let Some(call) = self.coordinator.server.as_mut().and_then(Stepped::next_call) {
             External::check_call(&call.request, &self.facts)?;
             self.call_external(call);
         }
@@ -164,7 +165,7 @@ impl World {
         for (id, out) in self.participants[at].poll() {
             match out {
                 FromSession::Message(message) => {
-                    self.send(id, Way::ToCoordinator, message.encode_to_vec(), true)
+                    self.send(id, Way::ToCoordinator, &message.encode_to_vec(), true)
                 }
                 FromSession::Ended(status) => {
                     trace!(self, "participant {at} ends connection {id}: {status:?}");

@@ -1,6 +1,10 @@
 //! Running one seed, or many.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use escrow_invariants::canary::{Canary, sing};
 
@@ -22,6 +26,8 @@ pub struct Run {
 /// Runs one seed, with a deliberate bug if there is to be one. A panic of the servers is a violation too: that is how they
 /// assert invariants.
 pub fn run(seed: u64, canary: Option<Canary>, keep_trace: bool) -> Run {
+    tell_other_panics_only();
+    RUNNING.set(true);
     sing(canary);
     let mut world = World::new(seed, Trace::new(keep_trace));
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
@@ -34,9 +40,74 @@ pub fn run(seed: u64, canary: Option<Canary>, keep_trace: bool) -> Run {
     // What is left of the servers may be half-way through something: it is not asked to end in order.
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(world)));
     sing(None);
+    RUNNING.set(false);
     let result =
         if dropped.is_err() { result.and(Err(Violation::other("a panic while it ended"))) } else { result };
     Run { seed, result, trace }
+}
+
+/// What many seeds did.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// How long that took.
+    pub took: Duration,
+    /// Their sums.
+    pub sum: Summary,
+    /// What was found, at most a few a thread.
+    pub found: Vec<Run>,
+}
+
+impl Totals {
+    /// Seeds a minute.
+    pub fn seeds_a_minute(&self) -> f64 {
+        self.seeds as f64 * 60.0 / self.took.as_secs_f64().max(0.001)
+    }
+}
+
+/// Runs many seeds on several threads; `tell` hears now and then how many are done. Stops early when it keeps finding things.
+pub fn run_many(
+    seeds: std::ops::Range<u64>,
+    canary: Option<Canary>,
+    threads: usize,
+    tell: impl Fn(u64, Duration) + Sync,
+) -> Totals {
+    /// So many violations are enough.
+    const FOUND_MAX: usize = 5;
+    const TELL_EVERY: u64 = 10_000;
+    let (next, started) = (AtomicU64::new(seeds.start), Instant::now());
+    let work = || {
+        let mut totals = Totals::default();
+        while totals.found.len() < FOUND_MAX {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                break;
+            }
+            let run = run(seed, canary, false);
+            totals.seeds += 1;
+            match &run.result {
+                Ok(summary) => totals.sum.add(summary),
+                Err(_) => totals.found.push(run),
+            }
+            if (seed - seeds.start + 1).is_multiple_of(TELL_EVERY) {
+                tell(seed - seeds.start + 1, started.elapsed());
+            }
+        }
+        totals
+    };
+    let mut all = Totals::default();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            let totals = worker.join().expect("panics of servers are caught");
+            all.seeds += totals.seeds;
+            all.sum.add(&totals.sum);
+            all.found.extend(totals.found);
+        }
+    });
+    all.took = started.elapsed();
+    all
 }
 
 /// The first seed of a range that catches a canary, and what it said.
@@ -46,7 +117,19 @@ pub fn first_catch(canary: Canary, seeds: std::ops::Range<u64>) -> Option<(u64, 
         .find_map(|seed| run(seed, Some(canary), false).result.err().map(|violation| (seed, violation)))
 }
 
-/// Prints no message for panics of this thread and those after it: a violation is told once, by whoever ran the seed.
-pub fn quiet_panics() {
-    std::panic::set_hook(Box::new(|_| ()));
+thread_local! {
+    static RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A panic of a simulated server is told once, as a violation, by whoever ran the seed; any other is told as always.
+fn tell_other_panics_only() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let tell = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !RUNNING.get() {
+                tell(info);
+            }
+        }));
+    });
 }

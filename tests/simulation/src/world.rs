@@ -115,6 +115,17 @@ pub struct Summary {
     pub settling: u64,
 }
 
+impl Summary {
+    /// Adds what another did.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.begun += other.begun;
+        self.deaths += other.deaths;
+        self.time += other.time;
+        self.settling += other.settling;
+    }
+}
+
 impl World {
     pub(crate) fn new(seed: u64, trace: Trace) -> Self {
         let mut chance = Chance::new(seed, 0);

@@ -1,5 +1,6 @@
 //! What time alone causes: deadlines, answers to callers who have waited long enough, retries, stalled participants.
 
+use escrow_invariants::{Canary, canary};
 use escrow_types::{Epoch, Millis, ParticipantId, Reason, Sequence};
 
 use super::flight::{BranchState, Phase};
@@ -96,6 +97,10 @@ impl Driver {
             // A two-step transaction: the caller is told where it stands, the hold goes on.
             Phase::Trying if flight.is_held() => Standing::Reserved,
             Phase::Trying => Standing::Pending,
+            Phase::Deciding if canary::is_on(Canary::TimeoutOverridesDecision) => {
+                self.decide(epoch, sequence, Decision::Cancel(Reason::DeadlineExceeded));
+                return;
+            }
             // Being logged: the answer is a moment away.
             Phase::Deciding => return,
             Phase::Ending(decision) => Standing::Decided(decision),

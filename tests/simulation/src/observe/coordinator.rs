@@ -37,7 +37,7 @@ impl Facts {
                 }
             }
             Command::DecidePartial(decide) => {
-                self.decided((decide.epoch, decide.sequence), Decision::Confirm)?
+                self.decided((decide.epoch, decide.sequence), Decision::Confirm)?;
             }
             Command::Finish(finish) => {
                 for &sequence in &finish.sequences {

@@ -28,8 +28,8 @@ impl LogObserver {
             return Ok(Vec::new());
         }
         let mut entries = Vec::new();
-        for entry in journal.read_from(Index(next)).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
+        for entry in journal.read_from(Index(next)).map_err(|error| unreadable(&error))? {
+            let entry = entry.map_err(|error| unreadable(&error))?;
             self.digests.push(digest(&entry));
             entries.push(entry);
         }
@@ -43,16 +43,16 @@ impl LogObserver {
         check!(AcknowledgedSurvives, durable >= read, "{read} entries were durable, {durable} are left");
         let first = journal.first_index();
         let skip = first.get() as usize - 1;
-        let entries = journal.read_from(first).map_err(unreadable)?;
+        let entries = journal.read_from(first).map_err(|error| unreadable(&error))?;
         for (entry, before) in entries.zip(self.digests.iter().skip(skip)) {
-            let entry = entry.map_err(unreadable)?;
+            let entry = entry.map_err(|error| unreadable(&error))?;
             check!(AcknowledgedSurvives, digest(&entry) == *before, "entry {} has changed", entry.index);
         }
         Ok(())
     }
 }
 
-fn unreadable(error: escrow_journal::JournalError) -> Violation {
+fn unreadable(error: &escrow_journal::JournalError) -> Violation {
     Violation::of(
         escrow_invariants::Invariant::AcknowledgedSurvives,
         format!("the log cannot be read: {error}"),

@@ -31,7 +31,7 @@ impl ShardObserver {
         for command in &entry.commands {
             let newest = self.wallet.epoch(PARTITION).unwrap_or(Epoch(0));
             let answers = self.wallet.apply(entry.time_ms, command);
-            self.check_sender(newest, command, &answers)?;
+            Self::check_sender(newest, command, &answers)?;
             self.effects(command, &answers, facts)?;
             self.check_held(command, facts)?;
         }
@@ -41,7 +41,7 @@ impl ShardObserver {
     }
 
     /// Invariant 11: to a deposed leader there is one answer.
-    fn check_sender(&self, newest: Epoch, command: &Command, answers: &Answers) -> Step {
+    fn check_sender(newest: Epoch, command: &Command, answers: &Answers) -> Step {
         let sender = match command {
             Command::Try(batch) | Command::TryAndConfirm(batch) => batch.sender,
             Command::Confirm(batch) | Command::Cancel(batch) => batch.sender,
