@@ -67,15 +67,12 @@ fn one(seed: u64, canary: Option<Canary>, with_trace: bool) -> ExitCode {
 fn canaries(seeds: std::ops::Range<u64>) -> ExitCode {
     let mut missed = 0;
     for &canary in Canary::ALL {
-        match first_catch(canary, seeds.clone()) {
-            Some((seed, violation)) => {
-                let tried = seed - seeds.start + 1;
-                println!("{canary}: caught by seed {seed}, {tried} tried: {violation}");
-            }
-            None => {
-                println!("{canary}: NOT CAUGHT by {} seeds", seeds.end - seeds.start);
-                missed += 1;
-            }
+        if let Some((seed, violation)) = first_catch(canary, seeds.clone()) {
+            let tried = seed - seeds.start + 1;
+            println!("{canary}: caught by seed {seed}, {tried} tried: {violation}");
+        } else {
+            println!("{canary}: NOT CAUGHT by {} seeds", seeds.end - seeds.start);
+            missed += 1;
         }
     }
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -165,7 +165,7 @@ impl World {
         for (id, out) in self.participants[at].poll() {
             match out {
                 FromSession::Message(message) => {
-                    self.send(id, Way::ToCoordinator, &message.encode_to_vec(), true)
+                    self.send(id, Way::ToCoordinator, &message.encode_to_vec(), true);
                 }
                 FromSession::Ended(status) => {
                     trace!(self, "participant {at} ends connection {id}: {status:?}");

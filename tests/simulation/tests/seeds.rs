@@ -15,7 +15,7 @@ fn fail(seed: u64) {
     const LINES: usize = 80;
     let run = run(seed, None, true);
     let lines = run.trace.lines();
-    lines[lines.len().saturating_sub(LINES)..].iter().for_each(|line| println!("{line}"));
+    lines[lines.len().saturating_sub(LINES)..].iter().for_each(|line| eprintln!("{line}"));
     panic!("seed {seed}: {:?}\nagain: {}", run.result, command(seed));
 }
 
