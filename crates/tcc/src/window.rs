@@ -150,7 +150,8 @@ impl<T> Window<T> {
         let skip = match after {
             Some((epoch, _)) if epoch > self.epoch => self.dense.len(),
             Some((epoch, sequence)) if epoch == self.epoch && sequence >= self.base => {
-                usize::try_from(sequence - self.base + 1).unwrap_or(usize::MAX)
+                // A caller may name any sequence, the last one of all too: it has no next.
+                usize::try_from(sequence - self.base).unwrap_or(usize::MAX).saturating_add(1)
             }
             _ => 0,
         };
@@ -243,5 +244,6 @@ mod tests {
             assert_eq!(rest, all[at + 1..], "after {position:?}");
         }
         assert_eq!(window.iter_after(None).count(), all.len());
+        assert_eq!(window.iter_after(Some((Epoch(2), u64::MAX))).count(), 0, "callers make up cursors");
     }
 }
