@@ -118,6 +118,14 @@ impl<'a> Take<'a> {
     pub fn u8(&mut self) -> Result<u8, Malformed> {
         Ok(self.array::<1>()?[0])
     }
+    /// One byte that is 0 or 1, so that a flag has one form.
+    pub fn flag(&mut self) -> Result<bool, Malformed> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed("neither yes nor no")),
+        }
+    }
     /// Two bytes.
     pub fn u16(&mut self) -> Result<u16, Malformed> {
         self.array().map(u16::from_le_bytes)
@@ -200,6 +208,13 @@ mod tests {
         assert_eq!(take.column_u128(), Ok(vec![9]));
         assert_eq!(take.column_u16(), Ok(vec![]));
         assert_eq!(take.finish(), Ok(()));
+    }
+
+    #[test]
+    fn a_flag_has_one_form() {
+        let read = |byte| Take::new(&[byte]).flag();
+        assert_eq!((read(0), read(1)), (Ok(false), Ok(true)));
+        assert!(read(2).is_err() && read(255).is_err());
     }
 
     #[test]

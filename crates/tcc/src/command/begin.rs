@@ -210,7 +210,7 @@ pub(crate) fn encode_legs(out: &mut Vec<u8>, legs: &Legs) {
 }
 
 pub(crate) fn decode_legs(take: &mut Take<'_>) -> Result<Legs, Malformed> {
-    let two_step = take.u8()? != 0;
+    let two_step = take.flag()?;
     let count = usize::from(take.u16()?);
     if count > content::LEGS_MAX {
         return Err(Malformed("too many legs"));

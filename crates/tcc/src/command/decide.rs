@@ -28,7 +28,7 @@ pub(super) const fn decision_byte(decision: Decision) -> u8 {
 }
 
 /// The decision that a byte stands for.
-pub(super) const fn decision_of(byte: u8) -> Option<Decision> {
+pub(crate) const fn decision_of(byte: u8) -> Option<Decision> {
     if byte == 0 {
         return Some(Decision::Confirm);
     }

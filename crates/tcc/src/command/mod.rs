@@ -10,6 +10,7 @@ mod mark;
 
 pub use begin::{BeginLegs, BeginTransfers, Name, NameOf};
 pub(crate) use begin::{decode_legs, decode_text, encode_legs, encode_text};
+pub(crate) use decide::decision_of;
 pub use decide::{Decide, DecidePartial};
 pub use finish::{Finish, FinishOnePhase};
 pub use mark::{Attention, Force, GiveUp};
@@ -120,7 +121,7 @@ impl Command {
             ATTENTION => Self::Attention(Attention::decode(take)?),
             FORCE => Self::Force(Force::decode(take)?),
             GIVE_UP => Self::GiveUp(GiveUp::decode(take)?),
-            SET_PAUSED => Self::SetPaused(take.u8()? != 0),
+            SET_PAUSED => Self::SetPaused(take.flag()?),
             _ => return Err(Malformed("unknown kind of command")),
         })
     }

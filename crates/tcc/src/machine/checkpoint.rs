@@ -7,12 +7,14 @@ use escrow_types::codec::{Malformed, Put as _, Take};
 use escrow_types::{AccountKey, Digest, Epoch, ParticipantId, TransactionKey};
 
 use super::{Content, Decision, Live, Machine, Mark, Names, Outcome};
-use crate::command::{decode_legs, decode_text, encode_legs, encode_text};
+use crate::command::{decision_of, decode_legs, decode_text, encode_legs, encode_text};
 use crate::content::{self, Transfer};
 
 /// The version of the format. Readers refuse others.
 const VERSION: u8 = 1;
 const UNDECIDED: u8 = 0xFF;
+const FORCED: u8 = 1;
+const ATTENTION: u8 = 2;
 const TRANSFER: u8 = 1;
 const LEGS: u8 = 2;
 
@@ -46,9 +48,13 @@ impl Machine {
         machine.live.start_epoch(epoch, next);
         machine.finished = Digest(take.u128()?);
         machine.finished_count = take.u64()?;
-        machine.paused = take.u8()? != 0;
+        machine.paused = take.flag()?;
+        let mut before = None;
         for _ in 0..take.u64()? {
             let (of, sequence) = (Epoch(take.u32()?), take.u64()?);
+            if before.replace((of, sequence)).is_some_and(|before| before >= (of, sequence)) {
+                return Err(Malformed("unfinished transactions out of order, or one twice"));
+            }
             if of > epoch || (of == epoch && sequence >= next) {
                 return Err(Malformed("an unfinished transaction that has not begun"));
             }
@@ -68,7 +74,7 @@ impl Live {
             None => UNDECIDED,
             Some(decision) => Outcome { decision, mark: Mark::default() }.to_byte(),
         });
-        out.put_u8(u8::from(self.forced) | (u8::from(self.attention) << 1));
+        out.put_u8(u8::from(self.forced) * FORCED + u8::from(self.attention) * ATTENTION);
         out.put_u64(self.begun_ms);
         out.put_u64(self.deadline_ms);
         out.put_u64(self.decided_ms);
@@ -99,9 +105,12 @@ impl Live {
         let key = TransactionKey(take.u128()?);
         let decision: Option<Decision> = match take.u8()? {
             UNDECIDED => None,
-            byte => Some(Outcome::from_byte(byte).ok_or(Malformed("unknown decision"))?.decision),
+            byte => Some(decision_of(byte).ok_or(Malformed("unknown decision"))?),
         };
         let flags = take.u8()?;
+        if flags > (FORCED | ATTENTION) {
+            return Err(Malformed("unknown marks"));
+        }
         let (begun_ms, deadline_ms, decided_ms) = (take.u64()?, take.u64()?, take.u64()?);
         let names =
             Names { transaction_id: decode_text(take)?, from: decode_text(take)?, to: decode_text(take)? };
@@ -116,9 +125,9 @@ impl Live {
             }),
             LEGS => {
                 let mut legs = decode_legs(take)?;
-                let partial = take.u8()? != 0;
+                let partial = take.flag()?;
                 let amounts = take.column_u64()?;
-                if partial && amounts.len() != legs.legs.len() {
+                if amounts.len() != if partial { legs.legs.len() } else { 0 } {
                     return Err(Malformed("partial amounts that are not one a leg"));
                 }
                 legs.partial = partial.then_some(amounts);
@@ -134,8 +143,8 @@ impl Live {
             begun_ms,
             deadline_ms,
             decided_ms,
-            forced: flags & 1 != 0,
-            attention: flags & 2 != 0,
+            forced: flags & FORCED != 0,
+            attention: flags & ATTENTION != 0,
             names: (names != Names::default()).then(|| Box::new(names)),
             row: 0,
         })

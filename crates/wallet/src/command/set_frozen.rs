@@ -24,11 +24,7 @@ impl SetFrozen {
 
     pub(super) fn decode(take: &mut Take<'_>) -> Result<Self, Malformed> {
         let account = AccountKey(take.u128()?);
-        match take.u8()? {
-            0 => Ok(Self { account, frozen: false }),
-            1 => Ok(Self { account, frozen: true }),
-            _ => Err(Malformed("neither frozen nor not")),
-        }
+        Ok(Self { account, frozen: take.flag()? })
     }
 }
 

@@ -3,7 +3,7 @@
 use escrow_types::AccountId;
 use escrow_types::codec::{Malformed, Put as _, Take};
 
-use super::{Key, flag};
+use super::Key;
 
 pub(super) const LETTER: u8 = b'a';
 
@@ -30,7 +30,7 @@ impl AccountRecord {
         let (mut key, mut take) = (Key::new(key), Take::new(value));
         let place = key.u32()?;
         let id = AccountId::new(take.text()?).map_err(|_| Malformed("an account record without an id"))?;
-        let frozen = flag(&mut take)?;
+        let frozen = take.flag()?;
         key.finish()?;
         take.finish()?;
         Ok(Self { place, id, frozen })

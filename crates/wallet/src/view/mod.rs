@@ -27,7 +27,7 @@ mod restore;
 
 pub use changes::{Changes, Record};
 
-use escrow_types::codec::{Malformed, Take};
+use escrow_types::codec::Malformed;
 
 /// Reads a key of big-endian numbers after its letter.
 struct Key<'a>(&'a [u8]);
@@ -58,14 +58,6 @@ impl<'a> Key<'a> {
 
     const fn finish(self) -> Result<(), Malformed> {
         if self.0.is_empty() { Ok(()) } else { Err(Malformed("a key with bytes left over")) }
-    }
-}
-
-fn flag(take: &mut Take<'_>) -> Result<bool, Malformed> {
-    match take.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(Malformed("neither yes nor no")),
     }
 }
 
