@@ -13,7 +13,7 @@
 //! Written once at creation (after the first segment is durable), and before each deletion of history.
 
 use crate::error::{JournalError, Result};
-use crate::segment::{FORMAT_VERSION, META_NAME};
+use crate::segment::{FORMAT_VERSION, INDEXES, META_NAME};
 use crate::storage::{Disk, durable_replace, read_all};
 use crate::types::Index;
 use std::path::Path;
@@ -79,7 +79,12 @@ impl Meta {
             return Err(damaged("the CRC of journal.meta is wrong"));
         }
         let journal_id = u128::from_le_bytes(bytes[16..32].try_into().expect("sixteen bytes"));
-        Ok(Meta { journal_id, segment_bytes_at_creation: field(32), first_kept: field(40) })
+        let meta = Meta { journal_id, segment_bytes_at_creation: field(32), first_kept: field(40) };
+        if INDEXES.contains(&meta.first_kept) {
+            Ok(meta)
+        } else {
+            Err(damaged("no entry has the first index kept"))
+        }
     }
 }
 
@@ -96,6 +101,13 @@ mod tests {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(Meta::decode(&damaged, Path::new("m")).is_err(), "bit {bit}");
+        }
+        for first_kept in [0, u64::MAX] {
+            let meta = Meta { first_kept, ..meta };
+            assert!(
+                Meta::decode(&meta.encode(), Path::new("m")).is_err(),
+                "no entry has the index {first_kept}"
+            );
         }
         assert!(Meta::decode(&bytes[..51], Path::new("m")).is_err());
         assert!(Meta::decode(b"", Path::new("m")).is_err());

@@ -16,11 +16,15 @@
 //! those entries existed.
 
 use crate::error::{JournalError, Result};
+use crate::options::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::types::Index;
 use std::path::Path;
 
 /// Bytes in front of a segment's first frame.
 pub const SEGMENT_HEADER_BYTES: u64 = 4096;
+
+/// Indexes that an entry can have: each has one before it and one after it.
+pub(crate) const INDEXES: std::ops::Range<u64> = 1..u64::MAX;
 
 pub(crate) const FORMAT_VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"ESCRWSEG";
@@ -86,6 +90,10 @@ impl SegmentHeader {
         if header.first != first {
             return Err(damaged("the segment header and the file name disagree on the first index"));
         }
+        // What is read of a segment is bounded by its size.
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&header.segment_bytes) {
+            return Err(damaged("the segment header says a size that no segment has"));
+        }
         Ok(header)
     }
 }
@@ -149,7 +157,7 @@ fn digits(text: &str) -> Option<u64> {
     (text.len() == 20 && text.bytes().all(|b| b.is_ascii_digit()))
         .then(|| text.parse().ok())
         .flatten()
-        .filter(|&n| n > 0)
+        .filter(|n| INDEXES.contains(n))
 }
 
 #[cfg(test)]
@@ -167,6 +175,8 @@ mod tests {
             assert_eq!(FileName::parse(stranger), None, "{stranger}");
         }
         assert_eq!(FileName::parse(&FileName::kept(9, 7)), None, "ends before it starts");
+        assert_eq!(FileName::parse(&FileName::live(u64::MAX)), None, "nothing could follow");
+        assert_eq!(FileName::parse(&FileName::kept(7, u64::MAX)), None, "nothing could follow");
     }
 
     #[test]
@@ -179,6 +189,15 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(SegmentHeader::decode(&damaged, path, 1 << 100, 7).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_no_segment_has_are_refused_with_a_right_checksum_too() {
+        for segment_bytes in [0, SEGMENT_BYTES_MIN - 1, SEGMENT_BYTES_MAX + 1, u64::MAX] {
+            let header = SegmentHeader { journal_id: 3, first: 7, chain: 9, segment_bytes };
+            let decoded = SegmentHeader::decode(&header.encode(), Path::new("x.seg"), 3, 7);
+            assert!(matches!(decoded, Err(JournalError::Damaged { .. })), "{segment_bytes}");
         }
     }
 

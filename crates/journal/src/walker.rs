@@ -84,6 +84,7 @@ impl<R: Read> Walker<R> {
         let frame_bytes = header.frame_bytes();
         if header.index != self.position.index
             || header.previous_crc != self.position.chain
+            || header.synced >= header.index
             || frame_bytes as u64 > room
             || !self.fill(FRAME_HEADER_BYTES, frame_bytes)?
         {
