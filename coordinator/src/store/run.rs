@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use escrow_journal::storage::{Disk, durable_replace};
-use escrow_tcc::machine::Row;
+use escrow_tcc::machine::{Outcome, Row};
 use escrow_types::codec::{Malformed, Put as _, Take};
 use escrow_types::{Epoch, Millis, TransactionKey};
 
@@ -83,15 +83,20 @@ fn put_row(out: &mut Vec<u8>, row: &Row) {
     out.put_u32(u32::from(row.outcome));
 }
 
+/// Rows of a run have ended, one way or another: a row that says neither is no row.
 fn take_row(take: &mut Take<'_>) -> Result<Row, Malformed> {
-    Ok(Row {
+    let row = Row {
         key: TransactionKey(take.u128()?),
         sequence: take.u64()?,
         fingerprint: take.u64()?,
         finished_ms: take.u64()?,
         epoch: Epoch(take.u32()?),
         outcome: u8::try_from(take.u32()?).map_err(|_| Malformed("outcome"))?,
-    })
+    };
+    if row.finished_ms == 0 || Outcome::from_byte(row.outcome).is_none() {
+        return Err(Malformed("outcome"));
+    }
+    Ok(row)
 }
 
 fn header(summary: &Summary, rows_crc: u32) -> Vec<u8> {
@@ -187,7 +192,11 @@ impl Run {
         let mut bytes = [0; HEADER_BYTES];
         file.read_exact_at(&mut bytes, 0)?;
         let (summary, rows_crc) = read_header(&bytes).map_err(|error| invalid(error.0))?;
-        let size = HEADER_BYTES as u64 + summary.count * ROW_BYTES as u64;
+        // The count is believed only if the file is as long as it says: no more memory is taken than there is file.
+        let rows_bytes = summary.count.checked_mul(ROW_BYTES as u64);
+        let size = rows_bytes
+            .and_then(|bytes| bytes.checked_add(HEADER_BYTES as u64))
+            .ok_or_else(|| invalid("count"))?;
         if file.size()? != size {
             return Err(invalid("size"));
         }
@@ -279,6 +288,25 @@ mod tests {
         }
         assert_eq!(run.find(TransactionKey(rows[5].key.0 + 1)).unwrap(), None);
         assert_eq!((run.len(), run.newest_end_ms()), (1_000, 1_999));
+    }
+
+    #[test]
+    fn what_no_run_can_say_is_refused_with_right_checksums_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = OsDisk::shared();
+        let refused = |bytes: &[u8]| {
+            std::fs::write(dir.path().join("one"), bytes).unwrap();
+            Run::open(&disk, dir.path(), "one").err().expect("refused").to_string()
+        };
+        // As many rows as make the size overflow to that of a header.
+        let summary = Summary { count: 1 << 60, ..Summary::of(&[]) };
+        assert_eq!(refused(&header(&summary, crc32c::crc32c(&[]))), "count");
+        for wrong in [Row { outcome: 15, ..rows(1)[0] }, Row { finished_ms: 0, ..rows(1)[0] }] {
+            let mut body = Vec::new();
+            put_row(&mut body, &wrong);
+            let header = header(&Summary::of(&[wrong]), crc32c::crc32c(&body));
+            assert_eq!(refused(&[header, body].concat()), "outcome");
+        }
     }
 
     #[test]
