@@ -16,6 +16,8 @@ pub mod config;
 mod edge;
 pub mod error;
 mod failpoint;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod links;
 mod owner;
 pub mod server;

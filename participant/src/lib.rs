@@ -33,6 +33,8 @@ mod config;
 mod edge;
 mod error;
 mod failpoint;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identity;
 mod owner;
 mod recovery;

@@ -41,7 +41,7 @@ fn translate(partition: u32, batch: &[Answered], ready: &mut VecDeque<(v1::Trans
 type Translate = Box<dyn FnMut(Vec<Answered>, &mut VecDeque<(v1::TransferColumnsResponse, u32)>) + Send>;
 pub(super) type ColumnAnswers = Answers<v1::TransferColumnsResponse, Translate>;
 
-fn check(columns: &v1::TransferColumnsRequest) -> Result<Currency, Status> {
+pub(super) fn check(columns: &v1::TransferColumnsRequest) -> Result<Currency, Status> {
     let rows = columns.amount.len();
     let lengths = [
         columns.transaction_id_high.len(),

@@ -5,6 +5,8 @@
 mod account;
 mod columns;
 mod form;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod operator;
 mod outcome;
 mod show;

@@ -200,7 +200,7 @@ fn timeline(transaction: &v1::Transaction) -> Vec<v1::TimelineEvent> {
     events
 }
 
-fn position(cursor: &str) -> Result<Option<(Epoch, Sequence)>, Status> {
+pub(super) fn position(cursor: &str) -> Result<Option<(Epoch, Sequence)>, Status> {
     if cursor.is_empty() {
         return Ok(None);
     }

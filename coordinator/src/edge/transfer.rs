@@ -44,7 +44,7 @@ impl Unanswered {
 type Translate = Box<dyn FnMut(Vec<Answered>, &mut VecDeque<(v1::TransferResponse, u32)>) + Send>;
 type TransferAnswers = Answers<v1::TransferResponse, Translate>;
 
-fn parse(request: &v1::TransferRequest, waiter: Waiter) -> Result<Transfer, Refused> {
+pub(super) fn parse(request: &v1::TransferRequest, waiter: Waiter) -> Result<Transfer, Refused> {
     let id = form::transaction_id(&request.transaction_id)?;
     let from = form::account_id("from_account_id", &request.from_account_id)?;
     let to = form::account_id("to_account_id", &request.to_account_id)?;

@@ -5,6 +5,8 @@ mod accounts;
 mod branches;
 mod convert;
 mod exchange;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod shard;
 
 use std::collections::BTreeMap;

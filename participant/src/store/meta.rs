@@ -21,7 +21,7 @@ impl Meta {
         key.first() == Some(&b's')
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         out.put_u32(VERSION);
         out.put_u16(self.shard);
@@ -30,7 +30,7 @@ impl Meta {
         out
     }
 
-    pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut take = Take::new(value);
         if take.u32()? != VERSION {
             return Err(Malformed("a view of an unknown format version"));
