@@ -21,7 +21,9 @@ use crate::stats::{Counters, Stats};
 use crate::storage::Disk;
 use crate::types::{Group, Index};
 use crate::writer::{self, Inbox, Writer};
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, ready};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -171,6 +173,15 @@ impl Journal {
         self.core.counters.snapshot()
     }
 
+    /// Refuses further appends, and waits until what is queued is written and the directory is released. Needs no runtime;
+    /// never blocks. Whoever calls [`Journal::close`] after it does not wait.
+    pub async fn closed(&self) {
+        self.core.inbox.close();
+        poll_fn(|context| self.core.inbox.poll_done(context)).await;
+        self.core.requests.close();
+        poll_fn(|context| self.core.requests.poll_done(context)).await;
+    }
+
     /// Refuses further appends, writes what is queued, ends both threads and releases the directory. Waits at most
     /// `Options::close_timeout`. Closing twice is fine. Must not be called from a callback.
     pub fn close(&self) -> Result<()> {
@@ -199,6 +210,22 @@ pub struct Steps {
 }
 
 impl Steps {
+    /// Waits until there is something to write or to keep: true. False when the journal was closed, or has failed, and
+    /// nothing is left to write: drop it then. Needs no runtime.
+    pub async fn wanted(&self) -> bool {
+        poll_fn(|context| {
+            let keep = self.keeper.poll_wanted(context);
+            match self.writer.poll_arrived(context) {
+                Poll::Ready(arrived) => Poll::Ready(arrived),
+                Poll::Pending => {
+                    ready!(keep);
+                    Poll::Ready(true)
+                }
+            }
+        })
+        .await
+    }
+
     /// Writes and syncs what has been appended since the last step, and tells the callbacks. Whether there was anything.
     pub fn write(&mut self) -> bool {
         self.writer.step()

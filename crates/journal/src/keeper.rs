@@ -12,6 +12,7 @@ use crate::storage::LockGuard;
 use crate::trim;
 use crate::types::Index;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -30,6 +31,8 @@ struct State {
     is_closing: bool,
     is_done: bool,
     trim_error: Option<JournalError>,
+    /// Whoever steps the keeper, or waits until it is done.
+    wakers: Vec<Waker>,
 }
 
 enum Job {
@@ -39,20 +42,49 @@ enum Job {
 
 impl Requests {
     pub(crate) fn want_spare(&self) {
-        self.lock().wants_spare = true;
-        self.changed.notify_all();
+        let mut state = self.lock();
+        state.wants_spare = true;
+        self.tell(state);
     }
 
     pub(crate) fn trim(&self, up_to: Index) {
         let mut state = self.lock();
         state.trim_to = state.trim_to.max(Some(up_to));
-        drop(state);
-        self.changed.notify_all();
+        self.tell(state);
     }
 
     pub(crate) fn close(&self) {
-        self.lock().is_closing = true;
+        let mut state = self.lock();
+        state.is_closing = true;
+        self.tell(state);
+    }
+
+    /// Wakes everybody who waits for a change.
+    fn tell(&self, mut state: MutexGuard<'_, State>) {
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
         self.changed.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// For whoever steps the keeper: ready when there is something to do.
+    fn poll_wanted(&self, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.wants_spare || state.trim_to.is_some() {
+            return Poll::Ready(());
+        }
+        state.wake_later(context.waker());
+        Poll::Pending
+    }
+
+    /// Ready when the keeper has ended.
+    pub(crate) fn poll_done(&self, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.is_done {
+            return Poll::Ready(());
+        }
+        state.wake_later(context.waker());
+        Poll::Pending
     }
 
     /// Waits until every request so far was served; the error of the last trim, if it failed.
@@ -97,8 +129,7 @@ impl Requests {
         if let Some(outcome) = trim_outcome {
             state.trim_error = outcome.err();
         }
-        drop(state);
-        self.changed.notify_all();
+        self.tell(state);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -107,6 +138,12 @@ impl Requests {
 }
 
 impl State {
+    fn wake_later(&mut self, waker: &Waker) {
+        if !self.wakers.iter().any(|known| known.will_wake(waker)) {
+            self.wakers.push(waker.clone());
+        }
+    }
+
     /// The next job, if there is one; spares first.
     fn take(&mut self) -> Option<Job> {
         let job =
@@ -124,8 +161,7 @@ impl Drop for DoneOnDrop {
         let mut state = self.0.lock();
         state.is_done = true;
         state.is_busy = false;
-        drop(state);
-        self.0.changed.notify_all();
+        self.0.tell(state);
     }
 }
 
@@ -150,6 +186,11 @@ impl Keeper {
             requests,
             _lock: Arc::clone(&log.lock),
         }
+    }
+
+    /// See [`Requests::poll_wanted`].
+    pub(crate) fn poll_wanted(&self, context: &Context<'_>) -> Poll<()> {
+        self.requests.poll_wanted(context)
     }
 
     /// Serves one request, if there is one; whether there was.

@@ -10,6 +10,7 @@ use crate::log::Log;
 use crate::types::{Group, Index};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -41,6 +42,8 @@ struct Queue {
     entries: Vec<Pending>,
     next: u64,
     is_writer_idle: bool,
+    /// Whoever steps the writer, while it is idle.
+    stepper: Option<Waker>,
     is_closing: bool,
     failure: Option<JournalFailure>,
     recycled: Vec<Vec<u8>>,
@@ -50,6 +53,8 @@ struct Progress {
     durable: u64,
     waiters: u32,
     is_done: bool,
+    /// Woken when it is done.
+    wakers: Vec<Waker>,
     failure: Option<JournalFailure>,
 }
 
@@ -64,12 +69,19 @@ impl Inbox {
                 entries: Vec::new(),
                 next: last.get() + 1,
                 is_writer_idle: false,
+                stepper: None,
                 is_closing: false,
                 failure: None,
                 recycled: Vec::new(),
             }),
             arrived: Condvar::new(),
-            progress: Mutex::new(Progress { durable: last.get(), waiters: 0, is_done: false, failure: None }),
+            progress: Mutex::new(Progress {
+                durable: last.get(),
+                waiters: 0,
+                is_done: false,
+                wakers: Vec::new(),
+                failure: None,
+            }),
             progressed: Condvar::new(),
             callbacks: Mutex::default(),
             bytes_pending: AtomicU64::new(0),
@@ -88,10 +100,8 @@ impl Inbox {
         queue.next += 1;
         self.bytes_pending.fetch_add(payload.len() as u64, Ordering::Relaxed);
         queue.entries.push(Pending { group, payload, payload_crc });
-        let must_wake = std::mem::take(&mut queue.is_writer_idle);
-        drop(queue);
-        if must_wake {
-            self.arrived.notify_one();
+        if std::mem::take(&mut queue.is_writer_idle) {
+            self.wake_writer(queue);
         }
         Ok(Index(index))
     }
@@ -145,8 +155,45 @@ impl Inbox {
     }
 
     pub(crate) fn close(&self) {
-        lock(&self.queue).is_closing = true;
+        let mut queue = lock(&self.queue);
+        queue.is_closing = true;
+        self.wake_writer(queue);
+    }
+
+    /// Outside of the lock, so that the writer does not wake to find it held.
+    fn wake_writer(&self, mut queue: MutexGuard<'_, Queue>) {
+        let stepper = queue.stepper.take();
+        drop(queue);
         self.arrived.notify_one();
+        if let Some(stepper) = stepper {
+            stepper.wake();
+        }
+    }
+
+    /// For whoever steps the writer: ready with true when there is something to write, with false when there never will be.
+    pub(crate) fn poll_arrived(&self, context: &Context<'_>) -> Poll<bool> {
+        let mut queue = lock(&self.queue);
+        if !queue.entries.is_empty() {
+            return Poll::Ready(true);
+        }
+        if queue.is_closing || queue.failure.is_some() {
+            return Poll::Ready(false);
+        }
+        queue.is_writer_idle = true;
+        queue.stepper = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Ready when the writer has ended.
+    pub(crate) fn poll_done(&self, context: &Context<'_>) -> Poll<()> {
+        let mut progress = lock(&self.progress);
+        if progress.is_done {
+            return Poll::Ready(());
+        }
+        if !progress.wakers.iter().any(|known| known.will_wake(context.waker())) {
+            progress.wakers.push(context.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// False if the writer did not end in time.
@@ -256,8 +303,12 @@ impl Drop for DoneOnDrop {
             let cause = Arc::new(JournalError::WriterPanicked);
             self.inbox.fail(&JournalFailure { durable: self.durable, cause });
         }
-        lock(&self.inbox.progress).is_done = true;
+        let mut progress = lock(&self.inbox.progress);
+        progress.is_done = true;
+        let wakers = std::mem::take(&mut progress.wakers);
+        drop(progress);
         self.inbox.progressed.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -275,6 +326,11 @@ impl Writer {
     pub(crate) fn new(log: Log, inbox: Arc<Inbox>, requests: Arc<Requests>) -> Writer {
         let durable = log.cursors().durable;
         Writer { log, requests, batch: Vec::new(), segments: 0, done: DoneOnDrop { inbox, durable } }
+    }
+
+    /// See [`Inbox::poll_arrived`].
+    pub(crate) fn poll_arrived(&self, context: &Context<'_>) -> Poll<bool> {
+        self.done.inbox.poll_arrived(context)
     }
 
     /// Writes what has arrived, if anything; whether there was something. After a failure there is nothing any more.
