@@ -79,7 +79,7 @@ impl Peer {
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(10))
             .keep_alive_while_idle(true);
-        let channels = (0..options.connections.max(1)).map(|_| builder.connect_lazy()).collect();
+        let channels = (0..options.connections.max(1)).map(|_| options.connector.connect(&builder)).collect();
         Ok(Self { endpoint, channels, next: AtomicUsize::new(0) })
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use escrow_service::Connector;
+
 /// How a [`crate::Client`] connects, waits and retries.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -23,6 +25,8 @@ pub struct Options {
     pub message_bytes_max: usize,
     /// Messages that wait between the sending half of a stream and the connection; then `send` waits too.
     pub stream_queue: usize,
+    /// What connections are made of: TCP, unless a simulation has a network of its own.
+    pub connector: Connector,
 }
 
 impl Default for Options {
@@ -36,6 +40,7 @@ impl Default for Options {
             retry: RetryPolicy::default(),
             message_bytes_max: 64 << 20,
             stream_queue: 1_024,
+            connector: Connector::tcp(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! - [`malformed`]: bytes that are not the message: refusals too
 //! - [`serve`]: a tonic server with health and reflection that drains within a deadline
 //! - [`status`]: refusals as gRPC statuses with `google.rpc.ErrorInfo`, both directions
+//! - [`transport`]: where connections come from and how they are made; TCP, unless a simulation says otherwise
 //!
 //! **Invariant:** knows nothing of transactions, shards or logs.
 
@@ -12,7 +13,9 @@ pub mod listen;
 pub mod malformed;
 pub mod serve;
 pub mod status;
+pub mod transport;
 
 pub use listen::{ListenError, bind};
 pub use serve::{Limits, builder, serve, serve_until};
 pub use status::{reason_of, refusal};
+pub use transport::{Connector, Incoming};

@@ -6,11 +6,11 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+
+use crate::transport::Incoming;
 
 /// Limits of a listener.
 #[derive(Debug, Clone, Copy)]
@@ -47,18 +47,18 @@ pub fn builder(limits: &Limits) -> Server {
 /// Health is SERVING from the first connection that is served and NOT_SERVING from the moment that shutdown begins, so that
 /// balancers turn away before connections close.
 pub async fn serve(
-    listener: TcpListener,
+    incoming: impl Incoming,
     routes: Routes,
     limits: Limits,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
-    serve_until(listener, routes, limits, shutdown, std::future::ready(())).await
+    serve_until(incoming, routes, limits, shutdown, std::future::ready(())).await
 }
 
 /// As [`serve`], for a server that has work to finish: after `shutdown` health is NOT_SERVING while calls are still served, until
 /// `finished` resolves; then connections are drained for at most `limits.drain`.
 pub async fn serve_until(
-    listener: TcpListener,
+    incoming: impl Incoming,
     routes: Routes,
     limits: Limits,
     shutdown: impl Future<Output = ()> + Send,
@@ -77,14 +77,15 @@ pub async fn serve_until(
         routes.add_service(health_service).add_service(reflection_v1).add_service(reflection_v1alpha);
 
     let (stop, mut stopped) = watch::channel(false);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let rewrite: fn(_) -> _ = crate::malformed::rewrite;
     let layer = tower::util::MapResponseLayer::new(rewrite);
-    let serving =
-        builder(&limits).layer(layer).add_routes(routes).serve_with_incoming_shutdown(incoming, async move {
+    let serving = builder(&limits).layer(layer).add_routes(routes).serve_with_incoming_shutdown(
+        incoming.connections(),
+        async move {
             // An error means that the sender is gone, which also means: stop.
             let _ = stopped.wait_for(|&stop| stop).await;
-        });
+        },
+    );
     tokio::pin!(serving);
     tokio::select! {
         result = &mut serving => return result,
