@@ -4,6 +4,7 @@
 //! # Layout
 //! - [`config`]: what can be set; [`error`]: why a coordinator does not start or stops
 //! - [`server`]: [`Server::bind`] recovers and listens, [`Server::run`] serves until told to stop
+//! - [`ground`]: disk, clock, network and threads that it stands on; [`unbound`]: the same server on other ground
 //! - `owner/`: the one task that owns the state: drains its mailbox, logs, applies, lets effects out
 //! - `store/`: what is on disk besides the journal: identity, checkpoint, the runs of the idempotency window
 //! - `links/`: one task per participant: connect, hello, columns; unary calls to external participants
@@ -18,12 +19,16 @@ pub mod error;
 mod failpoint;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod ground;
 mod links;
 mod owner;
 pub mod server;
 pub mod stepped;
 mod store;
+pub mod unbound;
 
 pub use config::{Archive, Config, ParticipantConfig, ParticipantKind};
 pub use error::CoordinatorError;
+pub use ground::Ground;
 pub use server::Server;
+pub use unbound::Unbound;

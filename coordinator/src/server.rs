@@ -1,7 +1,7 @@
 //! Starting and stopping: recovery is the only way to start.
 //!
 //! [`Server::bind`]: lock the directory, load the newest checkpoint, replay the log after it, open a new epoch (durably), and
-//! listen. [`Server::run`]: drive every unfinished transaction, serve, and stop when told.
+//! listen. [`Server::run`]: drive every unfinished transaction, serve, and stop when told; see [`crate::unbound`].
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use escrow_journal::storage::{Disk, LockGuard, OsDisk};
+use escrow_journal::storage::{Disk, LockGuard};
 use escrow_journal::{Index, Journal, Options, Steps};
 use escrow_tcc::driver::{LinkKind, RetryDelays};
 use escrow_tcc::routing::Routing;
@@ -18,17 +18,17 @@ use escrow_types::{Millis, ParticipantId, Partition};
 use tokio::net::TcpListener;
 
 use crate::config::{Archive, Config, ParticipantKind};
-use crate::edge::Service;
 use crate::error::CoordinatorError;
-use crate::links::{Delays, LinkSenders, Peer, endpoint};
-use crate::owner::{GROUP, Owner, Parts, mailbox, now_ms, on_a_thread};
+use crate::ground::Ground;
+use crate::owner::GROUP;
 use crate::store::{Checkpoint, IdempotencyWindow, Identity};
+use crate::unbound::Unbound;
 
 /// A coordinator that has recovered and listens, but does not serve yet.
 pub struct Server {
     listener: TcpListener,
     local_addr: SocketAddr,
-    opened: Opened,
+    unbound: Unbound,
 }
 
 /// A data directory that is open and recovered, with an epoch of its own.
@@ -89,9 +89,8 @@ impl Server {
         let local_addr = listener
             .local_addr()
             .map_err(|source| escrow_service::ListenError::Io { address: config.listen, source })?;
-        let mut opened = Opened::open(config, OsDisk::shared(), Box::new(Delays), now_ms)?;
-        opened.journal.start(opened.steps.take().expect("just opened"))?;
-        Ok(Self { listener, local_addr, opened })
+        let unbound = Unbound::open(config, Ground::real())?;
+        Ok(Self { listener, local_addr, unbound })
     }
 
     /// Where it listens.
@@ -102,84 +101,8 @@ impl Server {
     /// Serves until `shutdown` resolves, then refuses new work, lets running transactions end within the drain time, writes a
     /// checkpoint and returns. What has not ended goes on at the next start.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), CoordinatorError> {
-        let Opened { config, disk, identity, driver, window, journal, applied, checkpointed, lock, .. } =
-            self.opened;
-        let (mailbox, receivers) = mailbox();
-        let mut peers = Vec::new();
-        for participant in &config.participants {
-            let channel = endpoint(&participant.endpoint)?.connect_lazy();
-            peers.push(Peer { config: participant.clone(), channel });
-        }
-        let (links, calls) = LinkSenders::new(&config);
-        let (routing, edge_journal) = (driver.routing().clone(), journal.clone());
-        let service =
-            Service::new(mailbox.clone(), Arc::clone(&config), routing, peers.clone(), edge_journal);
-        let drain = Duration::from_millis(config.drain_ms);
-        let owner = Owner::new(Parts {
-            config: Arc::clone(&config),
-            clock: Box::new(now_ms),
-            disk,
-            driver,
-            window,
-            journal,
-            links,
-            applied,
-            checkpointed,
-            background: Box::new(on_a_thread),
-        });
-        let (stop_owner, stopped) = tokio::sync::oneshot::channel();
-        let mut owner = tokio::spawn(owner.run(receivers, stopped));
-        let streams = peers.iter().filter(|peer| peer.config.kind == ParticipantKind::Stream);
-        let mut tasks: Vec<_> =
-            streams.map(|peer| crate::links::start(peer, &identity.cluster_id, &mailbox)).collect();
-        for (id, queue) in calls {
-            let peer = peers.iter().find(|peer| peer.config.id == id.0).expect("made from the same list");
-            tasks.push(crate::links::start_external(peer, queue, &mailbox));
-        }
-        tracing::info!(address = %self.local_addr, partition = config.partition, "listening");
-
-        let limits = escrow_service::Limits {
-            message_bytes_max: config.message_bytes_max,
-            // The owner has drained before connections are closed: what is left are callers who read nothing.
-            drain: drain.min(Duration::from_secs(1)),
-            ..escrow_service::Limits::default()
-        };
-        // The owner refuses new work and drains while its answers can still leave; then connections are closed.
-        let (begin, begun) = tokio::sync::oneshot::channel::<()>();
-        let (close, closed) = tokio::sync::oneshot::channel::<()>();
-        let begun = async { drop(begun.await) };
-        let closed = async { drop(closed.await) };
-        let serving = escrow_service::serve_until(self.listener, service.routes(), limits, begun, closed);
-        tokio::pin!(serving, shutdown);
-        let result = tokio::select! {
-            () = &mut shutdown => {
-                let _ = begin.send(());
-                let _ = stop_owner.send(drain);
-                let result = tokio::select! {
-                    result = &mut owner => joined(result),
-                    served = &mut serving => return served.map_err(CoordinatorError::from),
-                };
-                let _ = close.send(());
-                result.and(serving.await.map_err(CoordinatorError::from))
-            }
-            result = &mut owner => joined(result),
-            served = &mut serving => served.map_err(CoordinatorError::from),
-        };
-        for task in tasks {
-            task.abort();
-        }
-        drop(lock);
-        result
-    }
-}
-
-fn joined(
-    result: Result<Result<(), CoordinatorError>, tokio::task::JoinError>,
-) -> Result<(), CoordinatorError> {
-    match result {
-        Ok(result) => result,
-        // A broken invariant: it must not be survived.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        tracing::info!(address = %self.local_addr, "listening");
+        self.unbound.run(self.listener, shutdown).await
     }
 }
 

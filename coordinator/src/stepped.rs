@@ -25,8 +25,9 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::edge::Service;
 use crate::error::CoordinatorError;
+use crate::ground::Job;
 use crate::links::{End, LinkSenders, UnaryCall, UnaryRequest, greeted, hello};
-use crate::owner::{Done, Input, Job, LinkEvent, Mailbox, Owner, Parts, Receivers, mailbox};
+use crate::owner::{Done, Input, LinkEvent, Mailbox, Owner, Parts, Receivers, mailbox};
 use crate::server::Opened;
 
 /// A call to an external participant that is to be made.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::{Owner, TICK};
 use crate::error::CoordinatorError;
 use crate::failpoint;
+use crate::ground::Job;
 use crate::store::{Checkpoint, Run};
 
 /// A checkpoint was written, or not.
@@ -21,8 +22,6 @@ pub(crate) struct Done {
     result: io::Result<(u64, Option<Arc<Run>>)>,
 }
 
-/// What writes a checkpoint, and its report.
-pub(crate) type Job = Box<dyn FnOnce() + Send>;
 /// Runs jobs beside the owner: [`on_a_thread`], unless a simulation chooses the moment.
 pub(crate) type Background = Box<dyn Fn(Job) + Send>;
 

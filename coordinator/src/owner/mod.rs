@@ -15,7 +15,7 @@ mod mailbox;
 mod turn;
 
 pub(crate) use callers::CallerSink;
-pub(crate) use checkpointing::{Background, Done, Job, on_a_thread};
+pub(crate) use checkpointing::{Background, Done, on_a_thread};
 pub(crate) use mailbox::{Input, Legs, LinkEvent, Mailbox, Receivers, Transfer, mailbox, stopped};
 
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use escrow_invariants::{Canary, canary};
 use escrow_journal::storage::Disk;
-use escrow_journal::{Group, Index, Journal};
+use escrow_journal::{Group, Index, Journal, JournalError};
 use escrow_tcc::{Driver, Entry};
 use escrow_types::Millis;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -44,6 +44,8 @@ pub(crate) const GROUP: Group = Group(0);
 const TICK: Duration = Duration::from_millis(20);
 /// So many bytes may wait to be written; beyond, no new work is taken until the disk has caught up.
 const PENDING_BYTES_MAX: u64 = 128 << 20;
+/// The log has nothing to write when it is closed: whoever needs longer hangs.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// So many rows are taken in one turn: bounds the size of an entry.
 const ROWS_PER_TURN: usize = 131_072;
 
@@ -159,7 +161,7 @@ impl Owner {
                 }
             }
         }
-        self.last_words(&mut checkpoints_done).await
+        self.last_words(&durable, &mut checkpoints_done).await
     }
 
     /// One turn. Inputs may exceed a turn's rows; then it takes several.
@@ -244,11 +246,15 @@ impl Owner {
     /// Ends cleanly: every end that is known is logged, and a checkpoint makes the next start quick.
     async fn last_words(
         mut self,
+        durable: &Notify,
         checkpoints_done: &mut mpsc::UnboundedReceiver<Done>,
     ) -> Result<(), CoordinatorError> {
         self.end_turn(true)?;
-        self.journal.wait_durable(self.journal.appended())?;
         self.apply_durable()?;
+        while !self.pending.is_empty() {
+            durable.notified().await;
+            self.apply_durable()?;
+        }
         self.let_out()?;
         // One may be running; the last must see everything.
         for _ in 0..2 {
@@ -264,8 +270,11 @@ impl Owner {
         }
         let unfinished = self.driver.in_flight();
         tracing::info!(unfinished, applied = self.applied, "stopped");
-        self.journal.close()?;
-        Ok(())
+        // All is written: what is waited for is the end of those who write.
+        match tokio::time::timeout(CLOSE_TIMEOUT, self.journal.closed()).await {
+            Ok(()) => Ok(self.journal.close()?),
+            Err(_) => Err(JournalError::CloseTimedOut { durable: self.journal.durable() }.into()),
+        }
     }
 }
 
