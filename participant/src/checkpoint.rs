@@ -4,16 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use escrow_journal::{Index, Journal};
 use escrow_wallet::{Changes, Wallet};
+use tokio::sync::mpsc::{
+    UnboundedReceiver as Receiver, UnboundedSender as Sender, unbounded_channel as channel,
+};
 use tokio::sync::oneshot;
 
 use crate::error::ParticipantError;
+use crate::ground::WriteCheckpoints;
 use crate::identity::Identity;
 use crate::store::{Meta, View};
 
@@ -44,18 +47,15 @@ impl Drop for TrimHold {
 }
 
 impl Checkpointer {
-    /// Starts the thread. `views` are open, each with the index that it has.
+    /// Hands the work to whoever writes. `views` are open, each with the index that it has.
     pub(crate) fn start(
         views: BTreeMap<u16, (Box<dyn View>, u64)>,
         journal: Journal,
         identity: Arc<Identity>,
+        write: WriteCheckpoints,
     ) -> Result<Self, ParticipantError> {
-        let (this, mut work) = Self::stepped(views, journal, identity);
-        let thread = std::thread::Builder::new()
-            .name("checkpoint".into())
-            .spawn(move || work.run())
-            .map_err(ParticipantError::file("the checkpoint thread"))?;
-        *this.thread.lock().expect("nothing panics while it is held") = Some(thread);
+        let (this, work) = Self::stepped(views, journal, identity);
+        *this.thread.lock().expect("nothing panics while it is held") = write(work)?;
         Ok(this)
     }
 
@@ -109,7 +109,7 @@ impl Checkpointer {
 }
 
 /// What the thread does.
-pub(crate) struct Checkpoints {
+pub struct Checkpoints {
     queue: Receiver<Work>,
     views: BTreeMap<u16, (Box<dyn View>, u64)>,
     journal: Journal,
@@ -118,12 +118,17 @@ pub(crate) struct Checkpoints {
 }
 
 impl Checkpoints {
-    fn run(&mut self) {
-        while let Ok(work) = self.queue.recv() {
-            if !self.serve(work) {
-                return;
-            }
-        }
+    /// Writes them on a thread of its own until the participant ends.
+    pub(crate) fn on_a_thread(mut self) -> Result<JoinHandle<()>, ParticipantError> {
+        let run = move || while self.queue.blocking_recv().is_some_and(|work| self.serve(work)) {};
+        let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(run);
+        thread.map_err(ParticipantError::file("the checkpoint thread"))
+    }
+
+    /// Writes the next one: for a task in the place of the thread. False when the participant ends.
+    pub async fn write_next(&mut self) -> bool {
+        let work = self.queue.recv().await;
+        work.is_some_and(|work| self.serve(work))
     }
 
     /// Does one piece of work, if there is one; whether there was.

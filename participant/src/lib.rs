@@ -19,6 +19,7 @@
 //! - `store`: sled as the materialised view; `checkpoint`: the thread that writes it
 //! - `verify`: checkpoint and log, and the log alone, against the live state
 //! - `edge`: the gRPC services
+//! - [`ground`]: disk, views, clock and threads that it stands on; [`unbound`]: the same server on other ground
 //! - [`stepped`]: all of it without sockets, threads, sled and clock, for simulations
 //!
 //! # To ensure correctness
@@ -35,15 +36,20 @@ mod error;
 mod failpoint;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod ground;
 mod identity;
 mod owner;
 mod recovery;
 mod server;
 pub mod stepped;
 mod store;
+pub mod unbound;
 mod verify;
 
 pub use config::{Archive, Config};
 pub use edge::PARTICIPANT_METADATA;
 pub use error::ParticipantError;
+pub use ground::Ground;
 pub use server::Server;
+pub use store::MemoryView;
+pub use unbound::Unbound;

@@ -26,12 +26,12 @@ use crate::checkpoint::{Checkpointer, Checkpoints};
 use crate::config::Config;
 use crate::edge::{self, Edge};
 use crate::error::ParticipantError;
-use crate::identity::Identity;
+use crate::ground::Views;
 use crate::owner::{Owner, Progress, Start};
 use crate::recovery::{Recovered, replay};
-use crate::server::open_on;
 pub use crate::store::MemoryView;
 use crate::store::View as _;
+use crate::unbound::open_on;
 
 /// One stream of a coordinator. Its future and its responses need no runtime: they move when turns have been made.
 pub struct Exchange {
@@ -69,12 +69,7 @@ impl Stepped {
         cluster_id: &str,
         clock: impl Fn() -> Millis + Clone + Send + 'static,
     ) -> Result<Self, ParticipantError> {
-        let open_view = |_: &Identity, shard: u16| {
-            let view = views.get(&shard).expect("a view for each shard").clone();
-            let (wallet, applied) = view.read()?;
-            Ok((Box::new(view) as _, wallet, applied))
-        };
-        let (lock, identity, recovered) = open_on(config, disk, open_view)?;
+        let (lock, identity, recovered) = open_on(config, disk, &Views::Memory(views.clone()))?;
         let confirmed = identity.confirm_cluster(cluster_id)?;
         confirmed.map_err(|served| ParticipantError::Config(format!("it serves cluster {served}")))?;
         let Recovered { journal, steps, shards, last } = recovered;
@@ -106,7 +101,15 @@ impl Stepped {
             owners.insert(shard, owner);
             handles.insert(shard, handle);
         }
-        let edge = Edge::new(config, handles, identity, journal.clone(), checkpointer, streams_stopped);
+        let edge = Edge::new(
+            config,
+            handles,
+            identity,
+            journal.clone(),
+            checkpointer,
+            streams_stopped,
+            Arc::new(|job| job()),
+        );
         let edge = Arc::new(edge);
         Ok(Self {
             owners,

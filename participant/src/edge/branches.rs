@@ -12,6 +12,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Edge, convert, exchange, unknown};
+use crate::ground;
 
 /// The only answer to a command of one branch.
 fn only(answers: &Answers) -> Result<Answer, Status> {
@@ -40,12 +41,12 @@ impl Edge {
             return Err(super::invalid("cluster_id is not 32 hex digits"));
         }
         let (identity, cluster_id) = (Arc::clone(&self.identity), cluster_id.to_owned());
-        let confirmed = tokio::task::spawn_blocking(move || identity.confirm_cluster(&cluster_id)).await;
+        let confirmed = ground::on(&self.background, move || identity.confirm_cluster(&cluster_id)).await;
         match confirmed {
-            Ok(Ok(Ok(()))) => Ok(()),
-            Ok(Ok(Err(served))) => Err(super::invalid(format!("this participant serves cluster {served}"))),
-            Ok(Err(error)) => Err(refusal(Reason::ParticipantUnavailable, error.to_string())),
-            Err(_) => Err(unknown()),
+            Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(served))) => Err(super::invalid(format!("this participant serves cluster {served}"))),
+            Some(Err(error)) => Err(refusal(Reason::ParticipantUnavailable, error.to_string())),
+            None => Err(unknown()),
         }
     }
 

@@ -28,6 +28,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::checkpoint::Checkpointer;
 use crate::config::Config;
+use crate::ground::Background;
 use crate::identity::Identity;
 use crate::owner::{Handle, Refused};
 
@@ -47,6 +48,7 @@ pub(crate) struct Edge {
     outcome_interval: Duration,
     outcome_rows_max: usize,
     started: Instant,
+    pub(crate) background: Background,
 }
 
 /// The services with their limits.
@@ -73,6 +75,7 @@ impl Edge {
         journal: Journal,
         checkpointer: Checkpointer,
         stop: watch::Receiver<bool>,
+        background: Background,
     ) -> Self {
         Self {
             shards,
@@ -84,6 +87,7 @@ impl Edge {
             outcome_interval: Duration::from_millis(config.outcome_interval_ms),
             outcome_rows_max: config.outcome_rows_max,
             started: Instant::now(),
+            background,
         }
     }
 
