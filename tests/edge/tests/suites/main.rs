@@ -1,0 +1,3 @@
+//! The stories, one subject a file. See the package's README for how to run one seed again and how to add one.
+
+mod reconnect;
