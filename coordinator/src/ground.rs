@@ -47,7 +47,7 @@ impl Ground {
             clock: Arc::new(now_ms),
             delays: Box::new(Delays),
             connector: Connector::tcp(),
-            journal: Box::new(|journal, steps| journal.start(steps)),
+            journal: Box::new(Journal::start),
             background: Arc::new(on_a_thread),
         }
     }

@@ -1,6 +1,6 @@
 //! The link of one wallet shard: connect, hello, then columns both ways until the connection ends; for ever.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use escrow_invariants::{Canary, canary};
 use escrow_proto::v1;
@@ -10,6 +10,7 @@ use escrow_proto::v1::participant_service_client::ParticipantServiceClient;
 use escrow_tcc::driver::{EndColumns, Send, TryColumns};
 use escrow_types::{Millis, ParticipantId};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -18,7 +19,7 @@ use super::Peer;
 use super::backoff::Reconnect;
 use crate::owner::{Input, LinkEvent, Mailbox, Owner};
 
-/// Not reached for so long: the breaker opens.
+/// Not reached for so long, whether attempts fail or hang: the breaker opens.
 const BREAKER_AFTER: Duration = Duration::from_secs(1);
 /// A participant that is recovering accepts no connection; one that accepts must greet within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,6 +30,9 @@ pub(super) struct StreamLink {
     client: ParticipantServiceClient<Channel>,
     mailbox: Mailbox,
 }
+
+/// What goes to a participant, and what comes from it.
+type Connection = (mpsc::UnboundedSender<v1::ExchangeRequest>, Streaming<v1::ExchangeResponse>);
 
 /// Why a connection ended.
 pub(crate) enum End {
@@ -77,14 +81,15 @@ impl StreamLink {
 
     pub(super) async fn run(mut self) {
         let mut reconnect = Reconnect::new();
-        let mut unreachable_since: Option<Instant> = None;
+        // From the moment that it was lost, not from the first attempt that failed: an attempt may hang for seconds.
+        let mut breaker_due = Instant::now() + BREAKER_AFTER;
         loop {
-            match self.connect().await {
+            match self.connect_or_open(breaker_due).await {
                 Ok((sender, responses)) => {
                     reconnect.reset();
-                    unreachable_since = None;
                     self.tell(LinkEvent::Ready(sender));
                     let end = self.read(responses).await;
+                    breaker_due = Instant::now() + BREAKER_AFTER;
                     self.tell(LinkEvent::Lost(end));
                 }
                 Err(End::Deposed) => {
@@ -92,12 +97,11 @@ impl StreamLink {
                     return;
                 }
                 Err(End::Lost(error)) => {
-                    let since = *unreachable_since.get_or_insert_with(Instant::now);
                     let delay = reconnect.next();
                     self.tell(LinkEvent::Failed {
                         error,
                         next_in_ms: delay.as_millis() as Millis,
-                        breaker_open: since.elapsed() >= BREAKER_AFTER,
+                        breaker_open: Instant::now() >= breaker_due,
                     });
                     tokio::time::sleep(delay).await;
                 }
@@ -105,14 +109,27 @@ impl StreamLink {
         }
     }
 
+    /// Connects and greets; if that takes beyond `breaker_due`, the owner hears of it meanwhile.
+    async fn connect_or_open(&mut self, breaker_due: Instant) -> Result<Connection, End> {
+        if Instant::now() >= breaker_due {
+            // It was told already.
+            return self.connect().await;
+        }
+        let (participant, mailbox) = (self.participant, self.mailbox.clone());
+        let mut connecting = std::pin::pin!(self.connect());
+        if let Ok(connected) = tokio::time::timeout_at(breaker_due, connecting.as_mut()).await {
+            return connected;
+        }
+        mailbox.event(Input::Link(participant, LinkEvent::Overdue));
+        connecting.await
+    }
+
     fn tell(&self, event: LinkEvent) {
         self.mailbox.event(Input::Link(self.participant, event));
     }
 
     /// Connects and greets.
-    async fn connect(
-        &mut self,
-    ) -> Result<(mpsc::UnboundedSender<v1::ExchangeRequest>, Streaming<v1::ExchangeResponse>), End> {
+    async fn connect(&mut self) -> Result<Connection, End> {
         let lost = |status: Status| End::Lost(describe(&status));
         let (participant, cluster_id) = (self.participant, self.cluster_id.clone());
         let hello =

@@ -70,6 +70,8 @@ pub(crate) enum LinkEvent {
     Lost(String),
     /// An attempt to connect failed; the next is due after so many milliseconds. The breaker opens if it says so.
     Failed { error: String, next_in_ms: Millis, breaker_open: bool },
+    /// The attempt under way takes too long: the breaker opens.
+    Overdue,
     /// The participant refused our epoch: another leader is in charge.
     Deposed,
 }

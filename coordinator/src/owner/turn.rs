@@ -130,6 +130,7 @@ impl Owner {
                 let state = if breaker_open { LinkState::Down } else { LinkState::Waiting };
                 self.driver.set_link(now, participant, state);
             }
+            LinkEvent::Overdue => self.driver.set_link(now, participant, LinkState::Down),
             LinkEvent::Deposed => self.checkpointing.deposed = true,
         }
     }
