@@ -94,6 +94,24 @@ impl SimDisk {
         Arc::new(self.clone())
     }
 
+    /// Another disk with what is visible on this one, all of it durable, as a copy of the files would be. Nothing is locked there.
+    #[must_use]
+    pub fn copy(&self, seed: u64) -> SimDisk {
+        let copy = SimDisk::new(seed);
+        {
+            let (from, mut to) = (self.lock_state(), copy.lock_state());
+            for (path, &inode) in &from.names {
+                let seen = from.inodes[inode].seen.clone();
+                let inode = to.inodes.len();
+                to.inodes.push(Content { durable: seen.clone(), seen, unsynced: Vec::new() });
+                to.names.insert(path.clone(), inode);
+            }
+            to.names_durable = to.names.clone();
+            to.dirs = from.dirs.clone();
+        }
+        copy
+    }
+
     /// Power loss, and power on again. All open handles and locks die; what was not synced survives by chance.
     pub fn crash(&self) {
         self.lock_state().crash();
@@ -596,6 +614,17 @@ mod tests {
         assert_eq!(file.size().unwrap(), 7);
         file.write_all_at(b"overwriting needs no room", 0).unwrap_err();
         file.write_all_at(b"1234567", 0).unwrap();
+    }
+
+    #[test]
+    fn a_copy_is_durable_and_goes_its_own_way() {
+        let disk = disk(1);
+        let file = disk.create_new(Path::new("d/f")).unwrap();
+        file.write_all_at(b"one", 0).unwrap();
+        let copy = disk.copy(2);
+        file.write_all_at(b"two", 0).unwrap();
+        assert_eq!(after_crash(&copy), b"one");
+        assert_eq!(read_all(&disk, Path::new("d/f")).unwrap().unwrap(), b"two");
     }
 
     #[test]
