@@ -64,7 +64,7 @@ impl Ground {
             disk: OsDisk::shared(),
             views: Views::Sled,
             clock: Arc::new(now_ms),
-            journal: Box::new(|journal, steps| journal.start(steps)),
+            journal: Box::new(Journal::start),
             checkpoints: Box::new(|checkpoints| checkpoints.on_a_thread().map(Some)),
             background: Arc::new(|job| drop(tokio::task::spawn_blocking(job))),
         }

@@ -166,12 +166,15 @@ impl Unbound {
     }
 }
 
+/// What a data directory holds: it is locked while the first lives.
+pub(crate) type Found = (Box<dyn LockGuard>, Arc<Identity>, Recovered);
+
 /// Locks a data directory and recovers what is in it. Blocks.
 pub(crate) fn open_on(
     config: &Config,
     disk: &Arc<dyn Disk>,
     views: &Views,
-) -> Result<(Box<dyn LockGuard>, Arc<Identity>, Recovered), ParticipantError> {
+) -> Result<Found, ParticipantError> {
     let dir = &config.data_dir;
     disk.create_dir_all(dir).map_err(ParticipantError::file(dir))?;
     let lock = disk.lock(&dir.join("lock")).map_err(|error| match error.kind() {
