@@ -23,6 +23,7 @@ pub async fn all_of(world: &World, load: &Load, host: &str) {
     settled(world, &client).await;
     told_is_real(load, &client).await;
     conserved(load, &client).await;
+    rebuilt(world, &client).await;
     for node in &world.inner.nodes {
         let ended = node.ended.borrow().clone();
         assert!(ended.is_none_or(|ended| ended.is_ok() || node.host != host), "{} failed", node.host);
@@ -58,6 +59,19 @@ async fn told_is_real(load: &Load, client: &Client) {
         }
         let ended = matches!(outcome.state, State::Confirmed | State::Canceled);
         assert!(ended || outcome.state == State::NotFound, "{id}: {outcome:?}");
+    }
+}
+
+/// Checkpoint and log, and the log alone, give the live state (invariant 10).
+async fn rebuilt(world: &World, client: &Client) {
+    let mut verifications = vec![client.verify(0).await.expect("it begins")];
+    for shard in 0..world.shards() {
+        verifications.push(world.shard_client(shard).verify(u32::from(shard)).await.expect("it begins"));
+    }
+    for mut verification in verifications {
+        while let Some(line) = verification.next().await.expect("it goes on") {
+            assert!(line.ok, "{line:?}");
+        }
     }
 }
 

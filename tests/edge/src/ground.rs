@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use escrow_coordinator as coordinator;
+use escrow_journal::Steps;
 use escrow_journal::storage::SimDisk;
-use escrow_journal::{Journal, Steps};
 use escrow_participant::ground::Checkpoints;
 use escrow_participant::{self as participant, MemoryView};
 use escrow_tcc::driver::RetryDelays;
@@ -14,8 +15,6 @@ use escrow_types::Millis;
 
 use crate::net;
 
-/// How long a sync takes.
-const SYNC: Duration = Duration::from_millis(1);
 /// How long a checkpoint takes.
 const CHECKPOINT: Duration = Duration::from_millis(20);
 
@@ -33,11 +32,14 @@ impl RetryDelays for Delays {
     }
 }
 
+/// How long a sync of a disk takes, in milliseconds. A story may change it at any time.
+pub type SyncMs = Arc<AtomicU64>;
+
 /// Steps a journal on a task, as its threads would write it.
-fn write_journal(_: &Journal, mut steps: Steps) {
+fn write_journal(sync_ms: SyncMs, mut steps: Steps) {
     tokio::spawn(async move {
         while steps.wanted().await {
-            tokio::time::sleep(SYNC).await;
+            tokio::time::sleep(Duration::from_millis(sync_ms.load(Ordering::Relaxed))).await;
             steps.write();
             while steps.keep() {}
         }
@@ -45,14 +47,14 @@ fn write_journal(_: &Journal, mut steps: Steps) {
 }
 
 /// For a coordinator.
-pub fn coordinator(disk: &SimDisk) -> coordinator::Ground {
+pub fn coordinator(disk: &SimDisk, sync_ms: SyncMs) -> coordinator::Ground {
     coordinator::Ground {
         disk: disk.shared(),
         clock: Arc::new(now_ms),
         delays: Box::new(Delays),
         connector: net::connector(),
-        journal: Box::new(|journal, steps| {
-            write_journal(journal, steps);
+        journal: Box::new(move |_, steps| {
+            write_journal(sync_ms, steps);
             Ok(())
         }),
         background: Arc::new(|job| {
@@ -65,13 +67,13 @@ pub fn coordinator(disk: &SimDisk) -> coordinator::Ground {
 }
 
 /// For a participant with these views.
-pub fn participant(disk: &SimDisk, views: BTreeMap<u16, MemoryView>) -> participant::Ground {
+pub fn participant(disk: &SimDisk, sync_ms: SyncMs, views: BTreeMap<u16, MemoryView>) -> participant::Ground {
     participant::Ground {
         disk: disk.shared(),
         views: participant::ground::Views::Memory(views),
         clock: Arc::new(now_ms),
-        journal: Box::new(|journal, steps| {
-            write_journal(journal, steps);
+        journal: Box::new(move |_, steps| {
+            write_journal(sync_ms, steps);
             Ok(())
         }),
         checkpoints: Box::new(|checkpoints| {

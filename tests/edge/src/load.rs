@@ -55,6 +55,22 @@ impl Load {
         Self::default()
     }
 
+    /// Opens the accounts and starts callers; gives the load once transfers are confirmed.
+    pub async fn begin(world: &World, callers: usize) -> Self {
+        let client = world.client(|_| ());
+        let load = Self::prepare(world, &client).await;
+        load.start(world, &client, callers);
+        load.more(20).await;
+        load
+    }
+
+    /// Waits until so many more transfers are confirmed: life goes on.
+    pub async fn more(&self, how_many: usize) {
+        let before = self.confirmed();
+        let goes_on = async || self.confirmed() >= before + how_many;
+        until("transfers are confirmed again", Duration::from_secs(40), goes_on).await;
+    }
+
     /// Everything that was tried so far.
     pub fn made(&self) -> BTreeMap<String, Made> {
         self.made.borrow().clone()
@@ -88,11 +104,17 @@ impl Load {
         self.between(world, world.below(shards) as u16, world.below(shards) as u16)
     }
 
-    /// Makes one call, and remembers what was told.
-    pub async fn call(&self, client: &Client, transfer: &Transfer) -> Result<State, ClientError> {
+    /// Remembers a transfer that is about to be made, if it is not by [`Load::call`]. Gives its id.
+    pub fn note(&self, transfer: &Transfer) -> String {
         let id = transfer.transaction_id.as_ref().expect("given by the load").to_string();
         let (from, to, amount) = (transfer.from.clone(), transfer.to.clone(), transfer.amount);
         self.made.borrow_mut().entry(id.clone()).or_insert(Made { from, to, amount, told: None });
+        id
+    }
+
+    /// Makes one call, and remembers what was told.
+    pub async fn call(&self, client: &Client, transfer: &Transfer) -> Result<State, ClientError> {
+        let id = self.note(transfer);
         let begun = Instant::now();
         let result = client.transfer(transfer).await;
         self.longest.set(self.longest.get().max(begun.elapsed()));

@@ -4,6 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use escrow_coordinator as coordinator;
 use escrow_journal::storage::SimDisk;
@@ -11,6 +14,7 @@ use escrow_participant::{self as participant, MemoryView};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::ground::SyncMs;
 use crate::{ground, net};
 
 /// Which server runs there.
@@ -27,7 +31,9 @@ pub struct Node {
     /// The name of the host.
     pub host: String,
     /// Survives the process.
-    pub disk: SimDisk,
+    pub disk: RefCell<SimDisk>,
+    /// How long a sync takes.
+    pub sync_ms: SyncMs,
     /// May be changed while the process is down.
     pub kind: RefCell<Kind>,
     /// How the last process ended by itself; `None` while it runs, or after it was killed.
@@ -43,7 +49,8 @@ impl Node {
     pub fn new(host: &str, seed: u64, kind: Kind) -> Rc<Self> {
         Rc::new(Self {
             host: host.to_owned(),
-            disk: SimDisk::new(seed),
+            disk: RefCell::new(SimDisk::new(seed)),
+            sync_ms: Arc::new(AtomicU64::new(1)),
             kind: RefCell::new(kind),
             ended: RefCell::default(),
             stop: RefCell::default(),
@@ -76,7 +83,8 @@ impl Node {
         stopped: watch::Receiver<bool>,
     ) -> Result<(), String> {
         let listener = net::Listener::bind().await.map_err(|error| error.to_string())?;
-        let server = coordinator::Unbound::open(config, ground::coordinator(&self.disk));
+        let server =
+            coordinator::Unbound::open(config, ground::coordinator(&self.disk(), Arc::clone(&self.sync_ms)));
         let server = server.map_err(|error| error.to_string())?;
         server.run(listener, told(stopped)).await.map_err(|error| error.to_string())
     }
@@ -88,7 +96,10 @@ impl Node {
         stopped: watch::Receiver<bool>,
     ) -> Result<(), String> {
         let listener = net::Listener::bind().await.map_err(|error| error.to_string())?;
-        let server = participant::Unbound::open(config, ground::participant(&self.disk, views));
+        let server = participant::Unbound::open(
+            config,
+            ground::participant(&self.disk(), Arc::clone(&self.sync_ms), views),
+        );
         let server = server.map_err(|error| error.to_string())?;
         server.run(listener, told(stopped)).await.map_err(|error| error.to_string())
     }
@@ -98,6 +109,16 @@ impl Node {
         if let Some(stop) = &*self.stop.borrow() {
             stop.send_replace(true);
         }
+    }
+
+    /// The disk: a handle.
+    pub fn disk(&self) -> SimDisk {
+        self.disk.borrow().clone()
+    }
+
+    /// From now on a sync takes so long.
+    pub fn sync_takes(&self, time: Duration) {
+        self.sync_ms.store(time.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// How many tasks the process has.

@@ -92,7 +92,11 @@ fn quiet() {
         let filter = tracing_subscriber::EnvFilter::try_from_default_env();
         let filter = filter.unwrap_or_else(|_| "error".into());
         let timer = Simulated;
-        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_timer(timer).with_test_writer();
+        let logs = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_timer(timer)
+            .with_ansi(false)
+            .with_test_writer();
         logs.init();
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
@@ -118,6 +122,8 @@ fn tell_once<F: Future<Output = ()> + 'static>(seed: u64, setup: &Setup, story: 
         .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH_S))
         .simulation_duration(setup.limit)
         .max_message_latency(setup.latency)
+        // A link that lost a message loses what follows, too, for a while.
+        .repair_rate(0.1)
         // Segments under way on a connection, and connections that wait to be accepted: never what is tested.
         .tcp_capacity(4_096)
         .build();
@@ -212,7 +218,7 @@ fn stranger(sim: &mut Sim<'_>) -> mpsc::UnboundedSender<Errand> {
 /// Does what the story has asked for, and closes the sockets of processes that have ended.
 fn obey(sim: &mut Sim<'_>, inner: &Inner) {
     for node in inner.nodes.iter().filter(|node| node.is_to_reap.get()) {
-        node.disk.kill();
+        node.disk().kill();
         sim.crash(node.host.as_str());
         node.is_to_reap.set(false);
     }
@@ -222,15 +228,16 @@ fn obey(sim: &mut Sim<'_>, inner: &Inner) {
             Command::Kill { host, power } => {
                 let node = node(&host);
                 if power {
-                    node.disk.crash()
+                    node.disk().crash()
                 } else {
-                    node.disk.kill()
+                    node.disk().kill()
                 }
                 sim.crash(host.as_str());
                 node.ended.replace(None);
             }
+            Command::Loss(rate) => sim.set_fail_rate(rate),
             Command::Start { host } => {
-                node(&host).disk.kill();
+                node(&host).disk().kill();
                 sim.bounce(host.as_str());
             }
         }

@@ -34,6 +34,7 @@ pub fn shard(number: u16) -> String {
 pub(crate) enum Command {
     Kill { host: String, power: bool },
     Start { host: String },
+    Loss(f64),
 }
 
 pub(crate) type Errand = Pin<Box<dyn Future<Output = ()>>>;
@@ -102,6 +103,11 @@ impl World {
         for other in others.iter().filter(|other| *other != host) {
             turmoil::repair(host, other.as_str());
         }
+    }
+
+    /// From now on each message breaks its link with this probability; what is sent until it is repaired is lost.
+    pub async fn lose(&self, rate: f64) {
+        self.order(Command::Loss(rate)).await;
     }
 
     /// Every host there is.

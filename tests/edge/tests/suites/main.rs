@@ -1,3 +1,7 @@
 //! The stories, one subject a file. See the package's README for how to run one seed again and how to add one.
 
+mod half_open;
+mod hello;
 mod reconnect;
+mod shutdown;
+mod storms;
