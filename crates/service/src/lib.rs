@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`listen`]: bind first, fail early with a clear error
 //! - [`malformed`]: bytes that are not the message: refusals too
+//! - `preface`: connections that never begin are given up
 //! - [`serve`]: a tonic server with health and reflection that drains within a deadline
 //! - [`status`]: refusals as gRPC statuses with `google.rpc.ErrorInfo`, both directions
 //! - [`transport`]: where connections come from and how they are made; TCP, unless a simulation says otherwise
@@ -11,6 +12,7 @@
 
 pub mod listen;
 pub mod malformed;
+mod preface;
 pub mod serve;
 pub mod status;
 pub mod transport;

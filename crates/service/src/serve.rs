@@ -7,9 +7,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio_stream::StreamExt as _;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use crate::preface::Prompt;
 use crate::transport::Incoming;
 
 /// Limits of a listener.
@@ -77,15 +79,14 @@ pub async fn serve_until(
         routes.add_service(health_service).add_service(reflection_v1).add_service(reflection_v1alpha);
 
     let (stop, mut stopped) = watch::channel(false);
+    let incoming = incoming.connections().map(|connection| connection.map(Prompt::new));
     let rewrite: fn(_) -> _ = crate::malformed::rewrite;
     let layer = tower::util::MapResponseLayer::new(rewrite);
-    let serving = builder(&limits).layer(layer).add_routes(routes).serve_with_incoming_shutdown(
-        incoming.connections(),
-        async move {
+    let serving =
+        builder(&limits).layer(layer).add_routes(routes).serve_with_incoming_shutdown(incoming, async move {
             // An error means that the sender is gone, which also means: stop.
             let _ = stopped.wait_for(|&stop| stop).await;
-        },
-    );
+        });
     tokio::pin!(serving);
     tokio::select! {
         result = &mut serving => return result,
