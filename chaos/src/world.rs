@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use escrow_cli::cluster::{Cluster, NodeId, Restart, Role, Spec};
-use escrow_cli::verify::{Settings, verify};
 use escrow_client::{
     Balance, Client, OpenAccount, Options, Overdraft, RetryPolicy, ShardClient, State, Transfer,
 };
 use escrow_client::{Outcome, report};
+use escrow_cluster::{Cluster, NodeId, Restart, Role, Spec};
 use escrow_types::{AccountId, Currency, Slot, TransactionId};
+use escrow_verify::{Settings, verify};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};

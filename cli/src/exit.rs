@@ -12,7 +12,10 @@
 use std::process::ExitCode;
 
 use escrow_client::{ClientError, State};
+use escrow_cluster::ClusterError;
+use escrow_cluster::child::FollowError;
 use escrow_types::Reason;
+use escrow_verify::CheckResult;
 
 /// The text under `--help` of a command whose exit codes matter.
 macro_rules! with_exit_codes {
@@ -51,6 +54,15 @@ impl From<Exit> for ExitCode {
 }
 
 impl Exit {
+    /// How a command ends whose checks came to this.
+    pub const fn of_checks(result: CheckResult) -> Self {
+        match result {
+            CheckResult::Failed => Self::Failed,
+            CheckResult::NotQuiescent => Self::Unknown,
+            CheckResult::Ok | CheckResult::Skipped => Self::Ok,
+        }
+    }
+
     /// How a command about one transaction ends that is in this state.
     pub const fn of_state(state: State) -> Self {
         match state {
@@ -114,6 +126,25 @@ impl From<ClientError> for Failure {
             ClientError::Malformed(_) => Exit::Failed,
         };
         Self { exit, code: error.code(), message: error.to_string() }
+    }
+}
+
+impl From<ClusterError> for Failure {
+    fn from(error: ClusterError) -> Self {
+        let exit = match error {
+            ClusterError::Invalid(_) | ClusterError::Topology { .. } => Exit::BadInput,
+            _ => Exit::Failed,
+        };
+        Self { exit, code: error.code(), message: error.to_string() }
+    }
+}
+
+impl From<FollowError> for Failure {
+    fn from(error: FollowError) -> Self {
+        match error {
+            FollowError::NotAPid(_) => Self::bad_input(error.to_string()),
+            FollowError::Refused(_) | FollowError::SupervisorDied => Self::internal(error.to_string()),
+        }
     }
 }
 

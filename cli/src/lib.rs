@@ -6,8 +6,6 @@
 //! # Layout
 //! - [`args`]: what every command shares on its command line
 //! - [`commands`]: one file a command or group of commands
-//! - [`cluster`]: the supervisor of child processes: `up`, `demo`, tests and chaos all use this one
-//! - [`verify`]: conservation, orphan reservations, logs: `verify` and the end of `bench`
 //! - [`bench`](mod@bench): the load generator
 //! - [`config`]: configuration of the servers: flag, environment, file, default
 //! - [`output`]: tables for people, JSON for machines: the only module that prints
@@ -19,7 +17,6 @@
 
 pub mod args;
 pub mod bench;
-pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod exit;
@@ -27,7 +24,6 @@ pub mod logging;
 pub mod money;
 pub mod output;
 pub mod time;
-pub mod verify;
 
 use std::process::ExitCode;
 
@@ -45,7 +41,7 @@ pub fn main() -> ExitCode {
     };
     let output = Output::new(cli.shared.output);
     let result = logging::init(&cli.shared, cli.command.is_server())
-        .and_then(|()| cluster::child::follow_supervisor())
+        .and_then(|()| Ok(escrow_cluster::child::follow_supervisor()?))
         .and_then(|()| commands::run(cli.command, &cli.shared, &output));
     match result {
         Ok(exit) => exit.into(),

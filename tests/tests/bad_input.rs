@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use escrow_cli::cluster::{NodeId, Role};
 use escrow_client::{Leg, OpenAccount, Overdraft, State, Wait};
+use escrow_cluster::{NodeId, Role};
 use escrow_proto::v1;
 use escrow_proto::v1::account_service_client::AccountServiceClient;
 use escrow_proto::v1::operator_service_client::OperatorServiceClient;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use escrow_cli::cluster::{Manifest, NodeId};
+use escrow_cluster::{Manifest, NodeId};
 use escrow_tests::wait::{holds, until};
 use escrow_tests::world::{binary, scratch};
 use escrow_tests::{Ran, World, escrow, escrow_at};

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use escrow_cli::cluster::{Event, NodeId};
 use escrow_client::bulk::Batch;
 use escrow_client::{IdSequence, Overdraft, State, Wait};
+use escrow_cluster::{Event, NodeId};
 use escrow_proto::v1::TransferColumnsRequest;
 use escrow_proto::v1::transfer_service_client::TransferServiceClient;
 use escrow_tests::World;

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use escrow_cli::cluster::{NodeId, Role};
 use escrow_client::{Client, ClientError, Leg, Outcome, State, Transfer, Wait};
+use escrow_cluster::{NodeId, Role};
 use escrow_tests::World;
 use escrow_tests::wait::{holds, until};
 use escrow_tests::world::{USD, role_of, transfer, tx};

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use escrow_cli::cluster::NodeId;
 use escrow_client::report::TransactionFilter;
 use escrow_client::{Leg, State, Wait};
+use escrow_cluster::NodeId;
 use escrow_tests::World;
 use escrow_tests::wait::{holds, until};
 use escrow_tests::world::{USD, binary, tx};

@@ -4,9 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use escrow_cli::cluster::NodeId;
 use escrow_client::report::TransactionFilter;
 use escrow_client::{ClientError, Options, RetryPolicy, State};
+use escrow_cluster::NodeId;
 use escrow_tests::wait::{holds, until};
 use escrow_tests::world::{options, transfer};
 use escrow_tests::{World, escrow_at};

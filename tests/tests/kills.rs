@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use escrow_cli::cluster::NodeId;
 use escrow_client::{Overdraft, ShardClient};
+use escrow_cluster::NodeId;
 use escrow_tests::World;
 use escrow_tests::chance::Chance;
 use escrow_tests::load::Load;

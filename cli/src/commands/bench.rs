@@ -17,7 +17,7 @@ use crate::exit::{Exit, Failure, with_exit_codes};
 use crate::money::parse_currency;
 use crate::output::Output;
 use crate::time::parse_duration;
-use crate::verify::{Report, Settings, verify};
+use escrow_verify::{Report, Settings, verify};
 
 /// `escrow bench`.
 #[derive(Debug, clap::Args)]
@@ -117,7 +117,7 @@ pub(super) async fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
     let report = if args.no_verify { None } else { Some(check(&args.endpoints).await?) };
     print(&load, &summary, report.as_ref(), output);
     let lost = summary.failed > 0 || summary.completed == 0;
-    Ok(match report.map_or(Exit::Ok, |report| report.exit()) {
+    Ok(match report.map_or(Exit::Ok, |report| Exit::of_checks(report.result())) {
         Exit::Ok if lost => Exit::Failed,
         exit => exit,
     })

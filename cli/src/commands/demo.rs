@@ -15,10 +15,10 @@ use super::servers::shutdown;
 use super::verify::line;
 use crate::args::Endpoints;
 use crate::bench::{self, Amount, Load, Mode, Skew, Summary, Wanted};
-use crate::cluster::{Cluster, NodeId, Spec};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::verify::{Settings, verify};
+use escrow_cluster::{Cluster, NodeId, Spec};
+use escrow_verify::{Settings, verify};
 
 const USD: Currency = Currency::USD;
 /// How long the demo waits for anything to become true.
@@ -285,7 +285,7 @@ async fn crash_in_the_middle(
 async fn check(story: &mut Story<'_>, client: &Client) -> Result<(), Failure> {
     let settings = Settings { quiescent_within: PATIENCE, silence_max: PATIENCE * 2, logs: true };
     let report = verify(client, settings, |_| ()).await?;
-    if let Some(check) = report.checks.iter().find(|check| check.result != crate::verify::CheckResult::Ok) {
+    if let Some(check) = report.checks.iter().find(|check| check.result != escrow_verify::CheckResult::Ok) {
         return Err(Failure::coded("CHECK_FAILED", line(check)));
     }
     for check in report.checks.iter().filter(|check| check.check.contains("sum to zero")) {

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use super::servers::shutdown;
 use crate::args::Shared;
-use crate::cluster::{Cluster, Event, Restart, Spec};
 use crate::config::parse_named_url;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::time::format_millis;
+use escrow_cluster::{Cluster, Event, Restart, Spec};
 
 /// `escrow up`.
 #[derive(Debug, clap::Args)]
@@ -36,10 +36,28 @@ pub struct Args {
     base_port: u16,
     /// When a process that ended is started again
     #[arg(long, value_enum, default_value = "on-failure")]
-    restart: Restart,
+    restart: RestartWhen,
     /// An external participant by the name that legs use; may be repeated
     #[arg(long = "external", value_name = "NAME=URL", value_parser = parse_named_url)]
     externals: Vec<(String, String)>,
+}
+
+/// When a process that ended is started again.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum RestartWhen {
+    /// When it crashed or was killed; not when it ended by itself with success.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+impl From<RestartWhen> for Restart {
+    fn from(when: RestartWhen) -> Self {
+        match when {
+            RestartWhen::OnFailure => Self::OnFailure,
+            RestartWhen::Never => Self::Never,
+        }
+    }
 }
 
 pub(super) async fn run(args: Args, shared: &Shared, output: &Output) -> Result<Exit, Failure> {
@@ -50,7 +68,7 @@ pub(super) async fn run(args: Args, shared: &Shared, output: &Output) -> Result<
         coordinators: args.coordinators,
         participants: args.participants,
         base_port: args.base_port,
-        restart: args.restart,
+        restart: args.restart.into(),
         externals: args.externals,
         ..Spec::new(&args.data_dir)?
     };
@@ -76,7 +94,7 @@ pub(super) async fn run(args: Args, shared: &Shared, output: &Output) -> Result<
 
 fn announce(cluster: &Cluster, output: &Output) {
     let manifest = cluster.manifest();
-    let rows = |role: &str, entries: &[crate::cluster::ManifestEntry]| -> Vec<Vec<String>> {
+    let rows = |role: &str, entries: &[escrow_cluster::ManifestEntry]| -> Vec<Vec<String>> {
         let pid = |pid: Option<u32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         entries
             .iter()

@@ -8,7 +8,7 @@ use crate::args::Endpoints;
 use crate::exit::{Exit, Failure, with_exit_codes};
 use crate::output::Output;
 use crate::time::parse_duration;
-use crate::verify::{Check, CheckResult, Report, Settings, verify};
+use escrow_verify::{Check, CheckResult, Report, Settings, verify};
 
 /// `escrow verify`.
 #[derive(Debug, clap::Args)]
@@ -35,12 +35,12 @@ pub(super) async fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
     let client = args.endpoints.patient_client(settings.silence_max)?;
     let report = verify(&client, settings, |check| output.line(line(check))).await?;
     output.json(&document(&report));
-    output.line(match report.exit() {
-        Exit::Ok => "all checks hold".to_owned(),
-        Exit::Failed => format!("{} CHECKS FAILED", report.failures().count()),
-        _ => "not quiescent: some checks could not be made".to_owned(),
+    output.line(match report.result() {
+        CheckResult::Ok | CheckResult::Skipped => "all checks hold".to_owned(),
+        CheckResult::Failed => format!("{} CHECKS FAILED", report.failures().count()),
+        CheckResult::NotQuiescent => "not quiescent: some checks could not be made".to_owned(),
     });
-    Ok(report.exit())
+    Ok(Exit::of_checks(report.result()))
 }
 
 /// One check in one line.
@@ -56,10 +56,10 @@ pub(super) fn line(check: &Check) -> String {
 
 /// The document for machines.
 pub(super) fn document(report: &Report) -> serde_json::Value {
-    let result = match report.exit() {
-        Exit::Ok => "ok",
-        Exit::Failed => "failed",
-        _ => "not_quiescent",
+    let result = match report.result() {
+        CheckResult::Ok | CheckResult::Skipped => "ok",
+        CheckResult::Failed => "failed",
+        CheckResult::NotQuiescent => "not_quiescent",
     };
     json!({ "ok": report.ok(), "result": result, "checks": report.checks })
 }

@@ -9,6 +9,7 @@
 //! - [`money`]: ISO 4217 currencies and decimal amounts
 //! - [`reason`]: why a transaction was canceled or a request refused: one catalogue
 //! - [`routing`]: which shard holds an account
+//! - [`span`]: spans of time as people write them
 //! - [`digest`]: the order-independent hash that says whether two states are equal
 //! - [`codec`]: little-endian columns, the one byte format of logs and checkpoints
 //!
@@ -20,6 +21,7 @@ pub mod id;
 pub mod money;
 pub mod reason;
 pub mod routing;
+pub mod span;
 pub mod xid;
 
 pub use digest::Digest;

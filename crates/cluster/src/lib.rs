@@ -13,6 +13,9 @@
 //! No child outlives its supervisor: a clean stop waits for each and kills those that are late; a supervisor that is
 //! dropped kills its children; one that dies of SIGKILL takes them along, because each child asked the kernel for that
 //! when it started ([`child::follow_supervisor`]).
+//!
+//! **Invariant:** only processes that were started here are ever signalled, through handles that cannot hit another; knows
+//! nothing of what the processes do beyond their health and the coordinator's status.
 
 pub mod child;
 mod error;

@@ -11,9 +11,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::process::Command;
 use tokio::sync::watch;
 
-use super::child::SUPERVISOR_ENV;
-use super::error::{ClusterError, at};
-use super::spec::{NodeId, Spec};
+use crate::child::SUPERVISOR_ENV;
+use crate::error::{ClusterError, at};
+use crate::spec::{NodeId, Spec};
 
 /// How much of a log is shown in an error.
 const TAIL_LINES: usize = 15;
@@ -21,9 +21,9 @@ const TAIL_BYTES: u64 = 16 << 10;
 
 /// A running child, or one that has just ended. Killed when dropped.
 #[derive(Debug)]
-pub(super) struct Process {
-    pub(super) pid: u32,
-    pub(super) started: Instant,
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) started: Instant,
     /// Signals go through this handle: they can never hit another process that was given the same pid later.
     handle: OwnedFd,
     ended: watch::Receiver<Option<ExitStatus>>,
@@ -31,7 +31,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts a process of a cluster; its output is appended to its log.
-    pub(super) fn start(
+    pub(crate) fn start(
         spec: &Spec,
         node: NodeId,
         port_of: impl Fn(NodeId) -> u16,
@@ -66,12 +66,12 @@ impl Process {
     }
 
     /// Its exit status, once it ended.
-    pub(super) fn status(&self) -> Option<ExitStatus> {
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
         *self.ended.borrow()
     }
 
     /// Waits for its end.
-    pub(super) fn wait(&self) -> impl Future<Output = ExitStatus> + use<> {
+    pub(crate) fn wait(&self) -> impl Future<Output = ExitStatus> + use<> {
         let mut ended = self.ended.clone();
         async move {
             match ended.wait_for(Option::is_some).await {
@@ -83,14 +83,14 @@ impl Process {
     }
 
     /// Sends a signal; a process that has ended does not mind.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         if let Err(error) = pidfd_send_signal(&self.handle, signal) {
             tracing::debug!(pid = self.pid, ?signal, %error, "the process has ended already");
         }
     }
 
     /// SIGTERM, and SIGKILL when that does not help in time. Gives whether it had to be killed.
-    pub(super) async fn stop(&self, within: Duration) -> bool {
+    pub(crate) async fn stop(&self, within: Duration) -> bool {
         self.signal(Signal::TERM);
         if tokio::time::timeout(within, self.wait()).await.is_ok() {
             return false;
@@ -100,7 +100,7 @@ impl Process {
     }
 
     /// SIGKILL, and waits for the end.
-    pub(super) async fn kill(&self) {
+    pub(crate) async fn kill(&self) {
         self.signal(Signal::KILL);
         self.wait().await;
     }
@@ -115,7 +115,7 @@ impl Drop for Process {
 }
 
 /// The last lines of a log; what is wrong with reading it stands in for them.
-pub(super) fn log_tail(path: &Path) -> String {
+pub(crate) fn log_tail(path: &Path) -> String {
     let read = || -> io::Result<String> {
         let mut file = fs::File::open(path)?;
         let length = file.metadata()?.len();

@@ -5,8 +5,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 
-use super::error::{ClusterError, at};
-use super::spec::{NodeId, Role, Spec};
+use crate::error::{ClusterError, at};
+use crate::spec::{NodeId, Role, Spec};
 
 /// Free ports are looked for here: below the range from which the kernel takes the ports of outgoing connections, so that
 /// none of those can sit on a server's port while that restarts (nor connect to itself there).
@@ -14,7 +14,7 @@ const FREE_FIRST: u16 = 10_000;
 const FREE_COUNT: u16 = 22_000;
 
 /// A port for every process, each free at this moment.
-pub(super) fn choose(spec: &Spec) -> Result<BTreeMap<NodeId, u16>, ClusterError> {
+pub(crate) fn choose(spec: &Spec) -> Result<BTreeMap<NodeId, u16>, ClusterError> {
     let mut ports = BTreeMap::new();
     // All are held until all are chosen, so that none is chosen twice.
     let mut held = Vec::new();

@@ -7,8 +7,8 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::error::{ClusterError, at};
-use super::spec::Spec;
+use crate::error::{ClusterError, at};
+use crate::spec::Spec;
 
 const LOCK: &str = "LOCK";
 const TOPOLOGY: &str = "topology.json";
@@ -40,12 +40,12 @@ impl Manifest {
         read_json(&data_dir.join(MANIFEST))
     }
 
-    pub(super) fn write(&self, data_dir: &Path) -> Result<(), ClusterError> {
+    pub(crate) fn write(&self, data_dir: &Path) -> Result<(), ClusterError> {
         write_json(data_dir, MANIFEST, self)
     }
 
     /// Takes it away: nothing runs there any more.
-    pub(super) fn remove(data_dir: &Path) {
+    pub(crate) fn remove(data_dir: &Path) {
         // It may be missing; and a stale one is replaced by the next start.
         let _ = fs::remove_file(data_dir.join(MANIFEST));
     }
@@ -61,16 +61,16 @@ struct Topology {
 
 /// The lock on a data directory; held as long as this lives.
 #[derive(Debug)]
-pub(super) struct DataDir {
+pub(crate) struct DataDir {
     /// Made with the directory.
-    pub(super) cluster_id: String,
+    pub(crate) cluster_id: String,
     /// Closing the file releases the lock. Children do not inherit it.
     _lock: File,
 }
 
 impl DataDir {
     /// Makes the directory when it is missing, locks it, and checks that it belongs to a cluster of this size.
-    pub(super) fn open(spec: &Spec) -> Result<Self, ClusterError> {
+    pub(crate) fn open(spec: &Spec) -> Result<Self, ClusterError> {
         let root = &spec.data_dir;
         fs::create_dir_all(root.join("logs")).map_err(at(root))?;
         let path = root.join(LOCK);

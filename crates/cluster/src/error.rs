@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::exit::{Exit, Failure};
-
 /// Why a cluster cannot start or go on. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -89,18 +87,8 @@ impl ClusterError {
     }
 }
 
-impl From<ClusterError> for Failure {
-    fn from(error: ClusterError) -> Self {
-        let exit = match error {
-            ClusterError::Invalid(_) | ClusterError::Topology { .. } => Exit::BadInput,
-            _ => Exit::Failed,
-        };
-        Self { exit, code: error.code(), message: error.to_string() }
-    }
-}
-
 /// Names the path in an error of the operating system.
-pub(super) fn at(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> ClusterError {
+pub(crate) fn at(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> ClusterError {
     let path = path.into();
     move |source| ClusterError::Io { path, source }
 }

@@ -4,6 +4,8 @@
 //! Nothing is paused for it. Balances of several shards mean something together only if they are of one moment, so the
 //! totals are read twice, until nothing changed in between; when that does not happen in time, the answer is "not
 //! quiescent" and neither yes nor no.
+//!
+//! **Invariant:** asks only; changes nothing in the cluster.
 
 mod conservation;
 mod logs;
@@ -11,10 +13,11 @@ mod orphans;
 
 use std::time::Duration;
 
-use escrow_client::{Client, ClientError, Options, ShardClient};
+use escrow_client::{Client, ClientError, Options, RetryPolicy, ShardClient};
 use serde::Serialize;
 
-use crate::exit::Exit;
+/// Attempts of a question to a shard: about two seconds of one that cannot be reached.
+const ATTEMPTS_MAX: u32 = 8;
 
 /// Limits of a verification.
 #[derive(Debug, Clone, Copy)]
@@ -76,18 +79,19 @@ pub struct Report {
 impl Report {
     /// Whether everything that could be checked holds, and nothing was left open.
     pub fn ok(&self) -> bool {
-        self.exit() == Exit::Ok
+        self.result() == CheckResult::Ok
     }
 
-    /// How a command ends that made these checks.
-    pub fn exit(&self) -> Exit {
+    /// All checks in one word: one that failed outweighs one that could not be made, that outweighs all that hold. A check
+    /// that was skipped counts as held.
+    pub fn result(&self) -> CheckResult {
         let any = |result| self.checks.iter().any(|check| check.result == result);
         if any(CheckResult::Failed) {
-            Exit::Failed
+            CheckResult::Failed
         } else if any(CheckResult::NotQuiescent) {
-            Exit::Unknown
+            CheckResult::NotQuiescent
         } else {
-            Exit::Ok
+            CheckResult::Ok
         }
     }
 
@@ -155,7 +159,8 @@ impl<'a> Scene<'a> {
         let options = Options {
             attempt_timeout: settings.silence_max,
             deadline: settings.silence_max,
-            ..crate::args::Endpoints::options()
+            retry: RetryPolicy { attempts_max: ATTEMPTS_MAX, ..RetryPolicy::default() },
+            ..Options::default()
         };
         for position in 0..client.partitions() {
             let status = client.status(position).await?;
@@ -184,8 +189,8 @@ mod tests {
         let report = |results: &[CheckResult]| Report {
             checks: results.iter().map(|&result| check(result)).collect(),
         };
-        assert_eq!(report(&[CheckResult::Ok, CheckResult::Skipped]).exit(), Exit::Ok);
-        assert_eq!(report(&[CheckResult::Ok, CheckResult::NotQuiescent]).exit(), Exit::Unknown);
-        assert_eq!(report(&[CheckResult::Failed, CheckResult::NotQuiescent]).exit(), Exit::Failed);
+        assert_eq!(report(&[CheckResult::Ok, CheckResult::Skipped]).result(), CheckResult::Ok);
+        assert_eq!(report(&[CheckResult::Ok, CheckResult::NotQuiescent]).result(), CheckResult::NotQuiescent);
+        assert_eq!(report(&[CheckResult::Failed, CheckResult::NotQuiescent]).result(), CheckResult::Failed);
     }
 }

@@ -10,12 +10,12 @@ use escrow_client::{Client, Options, report};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::error::ClusterError;
-use super::health::wait_serving;
-use super::layout::{DataDir, Manifest, ManifestEntry};
-use super::ports;
-use super::process::{Process, log_tail};
-use super::spec::{NodeId, Restart, Role, Spec};
+use crate::error::ClusterError;
+use crate::health::wait_serving;
+use crate::layout::{DataDir, Manifest, ManifestEntry};
+use crate::ports;
+use crate::process::{Process, log_tail};
+use crate::spec::{NodeId, Restart, Role, Spec};
 
 /// The pause before a process is started again: none at first, then this, doubled each time.
 const RESTART_FIRST: Duration = Duration::from_millis(100);
@@ -82,7 +82,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts all processes and waits until each serves and the coordinators have greeted every wallet shard. Then
-    /// `cluster.json` is there. Call it on a thread that lives as long as the cluster: see [`super::child`].
+    /// `cluster.json` is there. Call it on a thread that lives as long as the cluster: see [`crate::child`].
     pub async fn start(mut spec: Spec) -> Result<Self, ClusterError> {
         spec.check()?;
         let data_dir = DataDir::open(&spec)?;

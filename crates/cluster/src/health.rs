@@ -14,7 +14,7 @@ const LOOK: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Looks until the process at `endpoint` says SERVING, for at most `within`; then gives what the last look said.
-pub(super) async fn wait_serving(endpoint: &str, within: Duration) -> Result<(), String> {
+pub(crate) async fn wait_serving(endpoint: &str, within: Duration) -> Result<(), String> {
     let deadline = Instant::now() + within;
     loop {
         let last = match timeout(LOOK, look(endpoint)).await {

@@ -5,12 +5,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::ValueEnum;
-
-use super::error::ClusterError;
+use crate::error::ClusterError;
 
 /// When a process that ended is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Restart {
     /// When it crashed or was killed; not when it ended by itself with success.
     #[default]
@@ -91,7 +89,7 @@ pub struct Spec {
 impl Spec {
     /// One coordinator and two participants of this same program, on free ports.
     pub fn new(data_dir: impl Into<PathBuf>) -> Result<Self, ClusterError> {
-        let executable = std::env::current_exe().map_err(super::error::at("the path of this program"))?;
+        let executable = std::env::current_exe().map_err(crate::error::at("the path of this program"))?;
         Ok(Self {
             executable,
             data_dir: data_dir.into(),
@@ -109,12 +107,12 @@ impl Spec {
     }
 
     /// Every process, participants first: the order in which they start.
-    pub(super) fn nodes(&self) -> impl Iterator<Item = NodeId> {
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> {
         let participants = (0..self.participants).map(NodeId::participant);
         participants.chain((0..self.coordinators).map(NodeId::coordinator))
     }
 
-    pub(super) fn check(&self) -> Result<(), ClusterError> {
+    pub(crate) fn check(&self) -> Result<(), ClusterError> {
         if !(1..=10).contains(&self.coordinators) {
             return Err(ClusterError::Invalid("--coordinators takes 1 to 10".to_owned()));
         }
@@ -133,7 +131,7 @@ impl Spec {
     }
 
     /// The command line of a process, without the program. `ports` finds the port of any process.
-    pub(super) fn arguments(&self, node: NodeId, ports: impl Fn(NodeId) -> u16) -> Vec<OsString> {
+    pub(crate) fn arguments(&self, node: NodeId, ports: impl Fn(NodeId) -> u16) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = match node.role {
             Role::Coordinator => {
                 vec!["coordinator".into(), "--partition".into(), node.number.to_string().into()]
@@ -172,7 +170,7 @@ impl Spec {
     }
 }
 
-pub(super) fn log_path(data_dir: &Path, node: NodeId) -> PathBuf {
+pub(crate) fn log_path(data_dir: &Path, node: NodeId) -> PathBuf {
     data_dir.join("logs").join(format!("{node}.log"))
 }
 
