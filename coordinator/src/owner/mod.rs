@@ -21,7 +21,7 @@ pub(crate) use mailbox::{Input, Legs, LinkEvent, Mailbox, Receivers, Transfer, m
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use escrow_invariants::{Canary, canary};
 use escrow_journal::storage::Disk;
@@ -51,8 +51,7 @@ const ROWS_PER_TURN: usize = 131_072;
 
 /// Now, in Unix milliseconds: the one clock of the coordinator.
 pub(crate) fn now_ms() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    escrow_service::clock::now_ms()
 }
 
 /// Tells the time, Unix milliseconds. [`now_ms`], unless a simulation has a clock of its own.

@@ -1,6 +1,7 @@
 //! What every Escrow server shares: its listener, health and reflection, bounded shutdown, and error statuses.
 //!
 //! # Layout
+//! - [`clock`]: what time it is
 //! - [`listen`]: bind first, fail early with a clear error
 //! - [`malformed`]: bytes that are not the message: refusals too
 //! - `preface`: connections that never begin are given up
@@ -10,6 +11,7 @@
 //!
 //! **Invariant:** knows nothing of transactions, shards or logs.
 
+pub mod clock;
 pub mod listen;
 pub mod malformed;
 mod preface;

@@ -11,7 +11,7 @@
 mod mailbox;
 
 use std::collections::VecDeque;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use escrow_invariants::{Canary, canary};
 use escrow_journal::{Group, Index, Journal, JournalFailure};
@@ -34,8 +34,7 @@ const ENTRY_BYTES: usize = 8 << 20;
 
 /// The wall clock, Unix milliseconds. It reaches the wallet as data of an entry only.
 pub(crate) fn now_ms() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    escrow_service::clock::now_ms()
 }
 
 /// How far the journal is durable, or how it failed.
