@@ -11,10 +11,10 @@ use tonic_health::pb::health_client::HealthClient;
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long to wait between looks.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Looks until the process at `endpoint` says SERVING, for at most `within`; then gives what the last look said.
-pub(crate) async fn wait_serving(endpoint: &str, within: Duration) -> Result<(), String> {
+pub async fn wait_serving(endpoint: &str, within: Duration) -> Result<(), String> {
     let deadline = Instant::now() + within;
     loop {
         let last = match timeout(LOOK, look(endpoint)).await {

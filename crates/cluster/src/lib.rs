@@ -27,6 +27,7 @@ mod spec;
 mod supervisor;
 
 pub use error::ClusterError;
+pub use health::wait_serving;
 pub use layout::{Manifest, ManifestEntry};
 pub use spec::{NodeId, Restart, Role, Spec};
 pub use supervisor::{Cluster, Event};

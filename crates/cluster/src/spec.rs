@@ -74,6 +74,8 @@ pub struct Spec {
     pub restart: Restart,
     /// External participants that every coordinator knows: name and URL.
     pub externals: Vec<(String, String)>,
+    /// Where coordinators reach a participant, by its number, when that is not where it listens: a proxy between them.
+    pub routes: Vec<(u16, String)>,
     /// Further arguments of every coordinator.
     pub coordinator_args: Vec<OsString>,
     /// Further arguments of every participant.
@@ -98,6 +100,7 @@ impl Spec {
             base_port: 0,
             restart: Restart::OnFailure,
             externals: Vec::new(),
+            routes: Vec::new(),
             coordinator_args: Vec::new(),
             participant_args: Vec::new(),
             env: Vec::new(),
@@ -107,7 +110,7 @@ impl Spec {
     }
 
     /// Every process, participants first: the order in which they start.
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> {
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
         let participants = (0..self.participants).map(NodeId::participant);
         participants.chain((0..self.coordinators).map(NodeId::coordinator))
     }
@@ -145,8 +148,12 @@ impl Spec {
         match node.role {
             Role::Coordinator => {
                 for participant in 0..self.participants {
-                    let port = ports(NodeId::participant(participant));
-                    let value = format!("{participant}=http://127.0.0.1:{port}");
+                    let routed = self.routes.iter().find(|(number, _)| *number == participant);
+                    let url = routed.map_or_else(
+                        || format!("http://127.0.0.1:{}", ports(NodeId::participant(participant))),
+                        |(_, url)| url.clone(),
+                    );
+                    let value = format!("{participant}={url}");
                     arguments.extend(["--participant".into(), value.into()]);
                 }
                 for (name, url) in &self.externals {
@@ -193,6 +200,15 @@ mod tests {
              --participant 0=http://127.0.0.1:7410 --participant 1=http://127.0.0.1:7411 --external \
              bank=http://127.0.0.1:9000"
         );
+    }
+
+    #[test]
+    fn a_coordinator_reaches_a_participant_by_its_route() {
+        let mut spec = Spec::new("/d").unwrap();
+        spec.routes.push((1, "http://127.0.0.1:9001".to_owned()));
+        let arguments = spec.arguments(NodeId::coordinator(0), |_| 7400);
+        let has = |wanted: &str| arguments.iter().any(|word| word == wanted);
+        assert!(has("0=http://127.0.0.1:7400") && has("1=http://127.0.0.1:9001"), "{arguments:?}");
     }
 
     #[test]

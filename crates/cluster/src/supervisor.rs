@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use escrow_client::{Client, Options, report};
+use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -83,7 +84,15 @@ pub struct Cluster {
 impl Cluster {
     /// Starts all processes and waits until each serves and the coordinators have greeted every wallet shard. Then
     /// `cluster.json` is there. Call it on a thread that lives as long as the cluster: see [`crate::child`].
-    pub async fn start(mut spec: Spec) -> Result<Self, ClusterError> {
+    pub async fn start(spec: Spec) -> Result<Self, ClusterError> {
+        let mut cluster = Self::plan(spec)?;
+        cluster.launch().await?;
+        Ok(cluster)
+    }
+
+    /// Takes the data directory and chooses the ports, and starts nothing yet: [`Cluster::endpoint`] already tells where each
+    /// process will listen, so that a proxy can be put before it. Then [`Cluster::launch`].
+    pub fn plan(mut spec: Spec) -> Result<Self, ClusterError> {
         spec.check()?;
         let data_dir = DataDir::open(&spec)?;
         spec.coordinator_args.extend(["--cluster-id".into(), data_dir.cluster_id.clone().into()]);
@@ -94,22 +103,25 @@ impl Cluster {
             })
             .collect();
         let (tell_end, ends) = mpsc::unbounded_channel();
-        let mut cluster = Self { spec, nodes, ends, tell_end, _data_dir: data_dir };
+        Ok(Self { spec, nodes, ends, tell_end, _data_dir: data_dir })
+    }
+
+    /// Starts all processes of a cluster that is planned, as [`Cluster::start`] does.
+    pub async fn launch(&mut self) -> Result<(), ClusterError> {
         // Participants first: a coordinator that finds them all does not begin its life with a pause.
         for role in [Role::Participant, Role::Coordinator] {
-            let ids: Vec<NodeId> = cluster.nodes.keys().copied().filter(|id| id.role == role).collect();
+            let ids: Vec<NodeId> = self.nodes.keys().copied().filter(|id| id.role == role).collect();
             for &id in &ids {
-                cluster.spawn(id)?;
+                self.spawn(id)?;
             }
             for &id in &ids {
-                cluster.wait_ready(id).await?;
+                self.wait_ready(id).await?;
             }
         }
-        for partition in 0..cluster.spec.coordinators {
-            cluster.wait_greeted(partition).await?;
+        for partition in 0..self.spec.coordinators {
+            self.wait_greeted(partition).await?;
         }
-        cluster.write_manifest()?;
-        Ok(cluster)
+        self.write_manifest()
     }
 
     /// What it was started from.
@@ -257,10 +269,37 @@ impl Cluster {
 
     /// Starts a process that is down, and waits until it serves.
     pub async fn start_node(&mut self, id: NodeId) -> Result<u32, ClusterError> {
-        let pid = self.spawn(id)?;
-        self.write_manifest()?;
+        let pid = self.spawn_node(id)?;
         self.wait_ready(id).await?;
         Ok(pid)
+    }
+
+    /// Starts a process that is down, and waits for nothing: see [`crate::wait_serving`].
+    pub fn spawn_node(&mut self, id: NodeId) -> Result<u32, ClusterError> {
+        let pid = self.spawn(id)?;
+        self.write_manifest()?;
+        Ok(pid)
+    }
+
+    /// Stops a process where it is (SIGSTOP), without ending it: it keeps its connections and answers nothing.
+    pub fn freeze(&self, id: NodeId) {
+        self.signal(id, Signal::STOP);
+    }
+
+    /// Lets a process go on that was frozen.
+    pub fn thaw(&self, id: NodeId) {
+        self.signal(id, Signal::CONT);
+    }
+
+    fn signal(&self, id: NodeId, signal: Signal) {
+        if let Some(process) = &self.nodes[&id].process {
+            process.signal(signal);
+        }
+    }
+
+    /// The last lines that a process wrote to its log.
+    pub fn log_tail(&self, id: NodeId) -> String {
+        log_tail(&self.spec.log_path(id))
     }
 
     /// Watches over the processes until `shutdown`: those that crash are started again, as the spec says.
