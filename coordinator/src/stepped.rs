@@ -81,9 +81,15 @@ impl Stepped {
             opened;
         let (mailbox, receivers) = mailbox();
         let (links, calls) = LinkSenders::new(&config);
-        let routing = driver.routing().clone();
-        let service =
-            Service::new(mailbox.clone(), Arc::clone(&config), routing, Vec::new(), journal.clone());
+        let (routing, unfinished) = (driver.routing().clone(), driver.machine().live().len() as u64);
+        let service = Service::new(
+            mailbox.clone(),
+            Arc::clone(&config),
+            routing,
+            Vec::new(),
+            journal.clone(),
+            unfinished,
+        );
         let (jobs, checkpoints) = std_mpsc::channel();
         let mut owner = Owner::new(Parts {
             config,

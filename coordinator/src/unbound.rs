@@ -52,8 +52,15 @@ impl Unbound {
         }
         let (links, calls) = LinkSenders::new(&config);
         let (routing, edge_journal) = (driver.routing().clone(), journal.clone());
-        let service =
-            Service::new(mailbox.clone(), Arc::clone(&config), routing, peers.clone(), edge_journal);
+        let unfinished = driver.machine().live().len() as u64;
+        let service = Service::new(
+            mailbox.clone(),
+            Arc::clone(&config),
+            routing,
+            peers.clone(),
+            edge_journal,
+            unfinished,
+        );
         let drain = Duration::from_millis(config.drain_ms);
         let owner = Owner::new(Parts {
             config: Arc::clone(&config),

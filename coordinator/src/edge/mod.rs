@@ -41,6 +41,8 @@ pub(crate) struct Edge {
     pub(crate) peers: Vec<Peer>,
     pub(crate) journal: escrow_journal::Journal,
     pub(crate) started: Instant,
+    /// What recovery found unfinished.
+    pub(crate) unfinished_at_start: u64,
     next_caller: AtomicU32,
 }
 
@@ -62,9 +64,18 @@ impl Service {
         routing: Routing,
         peers: Vec<Peer>,
         journal: escrow_journal::Journal,
+        unfinished_at_start: u64,
     ) -> Self {
-        let (started, next_caller) = (Instant::now(), AtomicU32::new(1));
-        Self(Arc::new(Edge { mailbox, config, routing, peers, journal, started, next_caller }))
+        Self(Arc::new(Edge {
+            mailbox,
+            config,
+            routing,
+            peers,
+            journal,
+            started: Instant::now(),
+            unfinished_at_start,
+            next_caller: AtomicU32::new(1),
+        }))
     }
 
     /// All services, to be served.

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::form::{self, Named};
+use super::show::phase_of;
 use super::transaction::{Found, find};
 use super::verify::Verification;
 use super::watch::Watch;
@@ -40,7 +41,11 @@ impl Wanted {
     }
 
     pub(super) fn matches(&self, transaction: &v1::Transaction) -> bool {
-        self.phases.is_empty() || self.phases.contains(&transaction.phase())
+        self.wants(transaction.phase())
+    }
+
+    fn wants(&self, phase: v1::Phase) -> bool {
+        self.phases.is_empty() || self.phases.contains(&phase)
     }
 }
 
@@ -266,7 +271,7 @@ impl OperatorService for Service {
             let (mut count, mut oldest_age_ms) = (0, 0);
             let now = owner.now();
             for view in owner.driver.select(now, &wanted.filter, None) {
-                if wanted.phases.is_empty() || wanted.matches(&service.show(&view)) {
+                if wanted.wants(phase_of(&view)) {
                     count += 1;
                     oldest_age_ms = oldest_age_ms.max(now.saturating_sub(view.live.begun_ms));
                 }
@@ -378,6 +383,7 @@ impl OperatorService for Service {
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
         let uptime_ms = self.started.elapsed().as_millis() as u64;
         let partition = u32::from(self.config.partition);
+        let unfinished_at_start = self.unfinished_at_start;
         let coordinator = self.mailbox.ask(move |owner| {
             let now = owner.now();
             let (mut in_doubt, mut oldest, mut needs_attention) = (0, 0, 0);
@@ -401,6 +407,7 @@ impl OperatorService for Service {
                 pid: std::process::id(),
                 uptime_ms,
                 version: env!("CARGO_PKG_VERSION").into(),
+                unfinished_at_start,
             }
         });
         let coordinator = Some(coordinator.await?);

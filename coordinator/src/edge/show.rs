@@ -17,18 +17,11 @@ impl Service {
             Some(Decision::Cancel(reason)) => Some(reason),
             _ => None,
         };
-        let phase = match view.phase {
-            _ if live.attention => v1::Phase::NeedsAttention,
-            Phase::Trying | Phase::Deciding if view.is_reserved => v1::Phase::Reserved,
-            Phase::Trying | Phase::Deciding => v1::Phase::Trying,
-            Phase::Ending(Decision::Confirm) => v1::Phase::Confirming,
-            Phase::Ending(Decision::Cancel(_)) => v1::Phase::Canceling,
-        };
         let legs = named_legs(live);
         v1::Transaction {
             transaction_id: live.transaction_id(),
             xid: self.xid(view.epoch, view.sequence),
-            phase: phase.into(),
+            phase: phase_of(view).into(),
             reason: wire_reason(reason),
             in_doubt: view.in_doubt,
             two_step: live.content.is_two_step(),
@@ -106,6 +99,17 @@ impl Service {
             next_attempt_ms: branch.next_attempt_ms,
             reason: wire_reason(reason),
         }
+    }
+}
+
+/// Where an unfinished transaction stands.
+pub(super) fn phase_of(view: &View<'_>) -> v1::Phase {
+    match view.phase {
+        _ if view.live.attention => v1::Phase::NeedsAttention,
+        Phase::Trying | Phase::Deciding if view.is_reserved => v1::Phase::Reserved,
+        Phase::Trying | Phase::Deciding => v1::Phase::Trying,
+        Phase::Ending(Decision::Confirm) => v1::Phase::Confirming,
+        Phase::Ending(Decision::Cancel(_)) => v1::Phase::Canceling,
     }
 }
 
