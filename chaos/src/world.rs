@@ -7,7 +7,7 @@ use escrow_client::{
     Balance, Client, OpenAccount, Options, Overdraft, RetryPolicy, ShardClient, State, Transfer,
 };
 use escrow_client::{Outcome, report};
-use escrow_cluster::{Cluster, NodeId, Restart, Role, Spec};
+use escrow_cluster::{Cluster, NodeId, Restart, Spec};
 use escrow_types::{AccountId, Currency, Slot, TransactionId};
 use escrow_verify::{Settings, verify};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
@@ -15,6 +15,8 @@ use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::wait::{holds, until};
+
+pub use crate::failpoints::role_of;
 
 /// The currency of tests that do not care.
 pub const USD: Currency = Currency::USD;
@@ -110,10 +112,7 @@ impl World {
 
     /// An account that lives on a shard: `name`, with a number if that is needed to get there.
     pub fn account(&self, shard: u16, name: &str) -> AccountId {
-        (0..10_000)
-            .map(|number| if number == 0 { id(name) } else { id(&format!("{name}-{number}")) })
-            .find(|account| Slot::of(account.key()).shard_of(self.shards()) == shard)
-            .expect("names spread over all shards")
+        account_on(shard, self.shards(), name)
     }
 
     /// Opens accounts in USD.
@@ -318,7 +317,10 @@ pub fn transfer(from: &AccountId, to: &AccountId, amount: u64) -> Transfer {
     Transfer::new(from.clone(), to.clone(), amount, USD).with_id(escrow_client::id::new_transaction_id())
 }
 
-/// What a process does, by its name in a failpoint: `coordinator::…` or `participant::…`.
-pub fn role_of(failpoint: &str) -> Role {
-    if failpoint.starts_with("coordinator::") { Role::Coordinator } else { Role::Participant }
+/// An account that lives on a shard, of so many: `name`, with a number if that is needed to get there.
+pub fn account_on(shard: u16, shards: u16, name: &str) -> AccountId {
+    (0..10_000)
+        .map(|number| if number == 0 { id(name) } else { id(&format!("{name}-{number}")) })
+        .find(|account| Slot::of(account.key()).shard_of(shards) == shard)
+        .expect("names spread over all shards")
 }

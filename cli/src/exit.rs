@@ -8,6 +8,8 @@
 //! | 3 | the transaction was canceled; the reason is told |
 //! | 4 | the outcome of the transaction is not known yet: ask again with the same id |
 //! | 5 | a server is unavailable; nothing happened |
+//! | 6 | `chaos`: something that must hold does not; data and logs are kept |
+//! | 7 | `chaos`: a scenario cannot be run by this program or on this machine; nothing was found wrong |
 
 use std::process::ExitCode;
 
@@ -45,6 +47,10 @@ pub enum Exit {
     Unknown = 4,
     /// A server is unavailable; nothing happened.
     Unavailable = 5,
+    /// A chaos run found something wrong.
+    Violated = 6,
+    /// A chaos run could not be made here.
+    Skipped = 7,
 }
 
 impl From<Exit> for ExitCode {

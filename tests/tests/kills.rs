@@ -9,8 +9,9 @@ use escrow_client::{Overdraft, ShardClient};
 use escrow_cluster::NodeId;
 use escrow_tests::World;
 use escrow_tests::chance::Chance;
-use escrow_tests::load::Load;
-use escrow_tests::oracle::{Oracle, balances};
+use escrow_tests::load::{Ears, Load, Meter};
+use escrow_tests::oracle::{self, Oracle};
+use escrow_tests::scenario::Mix;
 use escrow_tests::world::options;
 use escrow_types::AccountId;
 
@@ -62,11 +63,15 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
     .await;
     let accounts = rich_accounts(&world).await;
     world.settled().await;
-    let first = balances(&world.client).await;
+    let all: Vec<AccountId> = accounts.concat();
+    let first = oracle::balances(&world.client, &all).await.expect("accounts are listed");
 
-    let oracle = Arc::new(Oracle::default());
-    let load = Load { calls_per_second: 600, rows_per_second: 5_500, accounts, seed };
-    let (begun, running) = (Instant::now(), load.start(&world.client, &oracle));
+    let ears = Ears { oracle: Arc::new(Oracle::new(all)), meter: Arc::new(Meter::default()) };
+    let places =
+        |shard: u32| (0..ACCOUNTS_A_SHARD as u32).map(move |at| shard * ACCOUNTS_A_SHARD as u32 + at);
+    let shards = (0..accounts.len() as u32).map(|shard| places(shard).collect()).collect();
+    let load = Load { rate: 6_000, mix: Mix { calls_percent: 10, ..Mix::default() }, shards, seed };
+    let (begun, running) = (Instant::now(), load.start(&world.client, &ears).expect("endpoints"));
     let nodes = world.nodes();
     let mut kills = 0;
     let mut killed_of = [0, 0, 0];
@@ -88,17 +93,22 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
         kills += victims.len();
     }
     let (last_restart, lasted) = (Instant::now(), begun.elapsed());
-    let held_back = running.stop().await;
+    running.stop().await.expect("the load does not panic");
+    let (oracle, held_back) = (&ears.oracle, ears.meter.totals().held_back);
     world.settled().await;
     let drained = last_restart.elapsed();
 
     println!("seed {seed}: {kills} kills in {lasted:.1?} (coordinator, participants: {killed_of:?})");
     println!("{} transactions begun, {held_back} held back", oracle.count());
     println!("settled {drained:.1?} after the last restart, the last calls included");
-    let figures = oracle.check(&world, &first).await;
+    let ends = oracle::outcomes(&world.client, &oracle.keys()).await.expect("the coordinator answers");
+    let real = oracle::balances(&world.client, oracle.accounts()).await.expect("accounts are listed");
+    let judgement = oracle.judge(&ends, &first, &real);
+    let figures = &judgement.figures;
     println!("{figures}");
+    assert!(judgement.is_sound(), "{:#?}", judgement.verdicts);
     assert!(kills >= 30 && killed_of.iter().all(|&count| count >= 5), "{killed_of:?}");
-    assert!(figures.acknowledged > 10_000, "too little load to mean anything: {figures}");
+    assert!(figures.confirmed > 10_000, "too little load to mean anything: {figures}");
     let trimmed = trimmed(&world).await;
     println!("log entries trimmed and archived: {trimmed:?}");
     assert!(trimmed.iter().all(|&index| index > 0), "every log was trimmed meanwhile: {trimmed:?}");

@@ -2,6 +2,7 @@
 
 mod account;
 mod bench;
+mod chaos;
 mod completions;
 mod coordinator;
 mod demo;
@@ -61,6 +62,9 @@ pub enum Command {
     Verify(verify::Args),
     /// Measure: run load, then verify
     Bench(bench::Args),
+    /// Kill, freeze and cut off the processes of a cluster under load, and check that nothing is lost
+    #[command(subcommand)]
+    Chaos(chaos::Command),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
@@ -90,13 +94,28 @@ pub fn run(command: Command, shared: &Shared, output: &Output) -> Result<Exit, F
         Command::Status(args) => block_on(status::run(args, output)),
         Command::Verify(args) => block_on(verify::run(args, output)),
         Command::Bench(args) => block_on(bench::run(args, output)),
+        Command::Chaos(command) => block_on_two(chaos::run(command, output)),
         Command::Completions(args) => Ok(completions::run(&args, output)),
     }
 }
 
 /// One thread for everything: servers are one owner and a journal thread by design, tools have nothing to share out.
 fn block_on(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    run_to_end(tokio::runtime::Builder::new_current_thread(), command)
+}
+
+/// Two threads, that live as long as the command: load and proxies beside whoever acts on the cluster.
+fn block_on_two(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2);
+    run_to_end(builder, command)
+}
+
+fn run_to_end(
+    mut builder: tokio::runtime::Builder,
+    command: impl Future<Output = Result<Exit, Failure>>,
+) -> Result<Exit, Failure> {
+    let runtime = builder
         .enable_all()
         .build()
         .map_err(|error| Failure::internal(format!("cannot start the runtime: {error}")))?;

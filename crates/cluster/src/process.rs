@@ -42,6 +42,7 @@ impl Process {
         let mut child = Command::new(&spec.executable)
             .args(spec.arguments(node, port_of))
             .envs(spec.env.iter().cloned())
+            .envs(spec.node_env.get(&node).into_iter().flatten().cloned())
             .env(SUPERVISOR_ENV, std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(log)

@@ -1,5 +1,6 @@
 //! What a cluster is made of.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -82,6 +83,8 @@ pub struct Spec {
     pub participant_args: Vec<OsString>,
     /// Further variables of every process; they inherit those of the supervisor anyway.
     pub env: Vec<(OsString, OsString)>,
+    /// Further variables of single processes, from their next start on.
+    pub node_env: BTreeMap<NodeId, Vec<(OsString, OsString)>>,
     /// How long a process may take until it serves, recovery included.
     pub ready_within: Duration,
     /// How long a process may take to end after SIGTERM.
@@ -104,6 +107,7 @@ impl Spec {
             coordinator_args: Vec::new(),
             participant_args: Vec::new(),
             env: Vec::new(),
+            node_env: BTreeMap::new(),
             ready_within: Duration::from_secs(60),
             stop_within: Duration::from_secs(15),
         })

@@ -1,0 +1,127 @@
+//! Remembers what was done to the cluster, and what went wrong besides.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+
+use super::Event;
+use super::recovery::Recovery;
+use crate::record::Fault;
+
+/// All faults of a run. Its methods may be called from many tasks.
+#[derive(Debug)]
+pub(super) struct FaultLog {
+    begun: Instant,
+    tell: UnboundedSender<Event>,
+    faults: Mutex<Vec<Fault>>,
+    troubles: Mutex<Vec<String>>,
+    missed: Mutex<Vec<String>>,
+    kills: AtomicU64,
+    /// Faults that last.
+    active: AtomicUsize,
+    /// Faults that have begun so far.
+    count: AtomicUsize,
+}
+
+/// One fault, by its place in the list.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FaultId(usize);
+
+impl FaultLog {
+    pub(super) fn new(begun: Instant, tell: UnboundedSender<Event>) -> Self {
+        Self {
+            begun,
+            tell,
+            faults: Mutex::default(),
+            troubles: Mutex::default(),
+            missed: Mutex::default(),
+            kills: AtomicU64::new(0),
+            active: AtomicUsize::new(0),
+            count: AtomicUsize::new(0),
+        }
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Vec<Fault>> {
+        self.faults.lock().expect("nothing panics while it is held")
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.begun).as_millis() as u64
+    }
+
+    fn tell(&self, text: String) {
+        // Nobody may be listening.
+        let _ = self.tell.send(Event::Fault(self.ms(Instant::now()), text));
+    }
+
+    /// A fault strikes now.
+    pub(super) fn begin(&self, what: impl Into<String>, target: &str) -> FaultId {
+        let what = what.into();
+        self.tell(format!("{target}: {what}"));
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let mut faults = self.faults();
+        let begun_ms = self.ms(Instant::now());
+        faults.push(Fault { begun_ms, what, target: target.to_owned(), ..Fault::default() });
+        FaultId(faults.len() - 1)
+    }
+
+    /// Its cause is gone. Gives whether no other fault lasts now.
+    pub(super) fn end(&self, fault: FaultId, at: Instant) -> bool {
+        let ended_ms = self.ms(at);
+        self.faults()[fault.0].ended_ms = Some(ended_ms);
+        self.active.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
+    /// How many faults have begun so far.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// What was measured after it ended.
+    pub(super) fn recovered(&self, fault: FaultId, recovery: &Recovery) {
+        let mut faults = self.faults();
+        let fault = &mut faults[fault.0];
+        fault.is_recovery_measured = true;
+        fault.in_doubt_at_return = recovery.in_doubt_at_return;
+        fault.first_resolution_ms = recovery.first_resolution_ms;
+        fault.drained_ms = recovery.drained_ms;
+        let text = format!("{}: back, {recovery}", fault.target);
+        drop(faults);
+        self.tell(text);
+    }
+
+    /// A process was killed.
+    pub(super) fn killed(&self) {
+        self.kills.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Something that must not be: a process that ended by itself, or does not start again.
+    pub(super) fn trouble(&self, what: String) {
+        self.tell(format!("TROUBLE: {what}"));
+        self.troubles.lock().expect("nothing panics while it is held").push(what);
+    }
+
+    /// A failpoint that nobody came by.
+    pub(super) fn missed(&self, failpoint: &str) {
+        self.tell(format!("{failpoint} was not reached"));
+        self.missed.lock().expect("nothing panics while it is held").push(failpoint.to_owned());
+    }
+
+    pub(super) fn troubles(&self) -> Vec<String> {
+        self.troubles.lock().expect("nothing panics while it is held").clone()
+    }
+
+    pub(super) fn missed_failpoints(&self) -> Vec<String> {
+        self.missed.lock().expect("nothing panics while it is held").clone()
+    }
+
+    /// All faults in the order of their beginning, and how many processes were killed.
+    pub(super) fn take(&self) -> (Vec<Fault>, u64) {
+        let mut faults = std::mem::take(&mut *self.faults());
+        faults.sort_by_key(|fault| fault.begun_ms);
+        (faults, self.kills.load(Ordering::Relaxed))
+    }
+}
