@@ -107,7 +107,7 @@ impl SimDisk {
                 to.names.insert(path.clone(), inode);
             }
             to.names_durable = to.names.clone();
-            to.dirs = from.dirs.clone();
+            to.dirs.clone_from(&from.dirs);
         }
         copy
     }
