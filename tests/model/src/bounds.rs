@@ -64,12 +64,11 @@ impl Bound {
                 ),
             ],
             Self::Large => vec![
-                (Config { name: "shard-crash-two-logged", journal_max: 2, ..shard_crash }, 6_087_301),
+                (Config { name: "shard-crash-two-logged", journal_max: 2, ..shard_crash }, 15_359_213),
                 (
                     Config { name: "two-transactions-crash-refusals", epochs: 2, deposed: false, ..two },
                     2_710_541,
                 ),
-                (Config { name: "two-transactions-deposed", epochs: 2, refusals: false, ..two }, 0),
             ],
         };
         configs.into_iter().map(|(config, states)| Counted { config, states }).collect()
