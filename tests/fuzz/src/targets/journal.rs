@@ -18,7 +18,7 @@ use crate::memory;
 /// u8 what, u8 file, u16 place, u64 number.
 const DAMAGE_BYTES: usize = 12;
 const DAMAGES_MAX: usize = 16;
-const ENTRIES: u64 = 20;
+const ENTRIES: u64 = 22;
 /// What opening and reading may hold: buffers, and twice what the directory could have.
 const BYTES_MAX: usize = 24 << 20;
 
@@ -51,7 +51,7 @@ fn sound() -> Sound {
             Log::open(disk.shared(), options(archive), Index::FIRST).expect("it is sound");
         journal_id = opened.journal_id;
         for index in opened.last.get() + 1..=last {
-            let payload: Vec<u8> = (0..400 + index * 60).map(|at| (at * index / 7) as u8).collect();
+            let payload: Vec<u8> = (0..200 + index % 7 * 150).map(|at| (at * index / 7) as u8).collect();
             let group = Group(index as u16 % 3);
             log.append(group, &payload).expect("it fits");
             log.commit().expect("the disk works");
@@ -70,7 +70,22 @@ fn sound() -> Sound {
     for ending in ["meta", "kept", "lz4", "seg"] {
         assert!(files.keys().any(|name| name.ends_with(ending)), "there is a .{ending}");
     }
-    Sound { files, entries, journal_id }
+    let sound = Sound { files, entries, journal_id };
+    let last = sound.files.iter().rfind(|(name, _)| is(name, "seg")).expect("there is a live segment");
+    assert!(frames(last.1).count() > 2, "some frames of the last segment are proven, the last one is not");
+    sound
+}
+
+/// Where the frames of a segment begin and end, as their headers say.
+fn frames(bytes: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+    let mut at = SEGMENT_HEADER_BYTES as usize;
+    std::iter::from_fn(move || {
+        let header = bytes.get(at..at + FRAME_HEADER_BYTES).filter(|header| header.starts_with(b"ESJF"))?;
+        let length = u32::from_le_bytes([header[24], header[25], header[26], header[27]]) as usize;
+        let begin = at;
+        at = (at + FRAME_HEADER_BYTES).saturating_add(length.next_multiple_of(8));
+        (at <= bytes.len()).then_some(begin..at)
+    })
 }
 
 /// What one damage did, for the rules that can be told from one alone.
@@ -141,20 +156,14 @@ fn seal(name: &str, bytes: &mut [u8], journal_id: u128) {
         return;
     }
     let seed = crc32c::crc32c(&journal_id.to_le_bytes());
-    let mut at = SEGMENT_HEADER_BYTES as usize;
     let mut previous = bytes.get(12..16).map(<[u8]>::to_vec).unwrap_or_default();
-    while let Some(header) = bytes.get(at..at + FRAME_HEADER_BYTES) {
-        let length = u32::from_le_bytes([header[24], header[25], header[26], header[27]]) as usize;
-        let end = (at + FRAME_HEADER_BYTES).saturating_add(length.next_multiple_of(8));
-        if end > bytes.len() || header[..4] != *b"ESJF" {
-            return;
-        }
-        bytes[at + 28..at + 32].copy_from_slice(&previous);
-        let crc = crc32c::crc32c_append(seed, &bytes[at + FRAME_HEADER_BYTES..end]);
-        let crc = crc32c::crc32c_append(crc, &bytes[at..at + 36]);
+    for frame in frames(bytes).collect::<Vec<_>>() {
+        let frame = &mut bytes[frame];
+        frame[28..32].copy_from_slice(&previous);
+        let crc = crc32c::crc32c_append(seed, &frame[FRAME_HEADER_BYTES..]);
+        let crc = crc32c::crc32c_append(crc, &frame[..36]);
         previous = crc.to_le_bytes().to_vec();
-        bytes[at + 36..at + 40].copy_from_slice(&previous);
-        at = end;
+        frame[36..40].copy_from_slice(&previous);
     }
 }
 
@@ -243,16 +252,9 @@ fn is_durable(name: &str, at: usize) -> bool {
     if name == "journal.lock" || !is(name, "seg") && !is(name, "kept") {
         return name == "journal.meta" && !(12..16).contains(&at);
     }
-    let mut frame = SEGMENT_HEADER_BYTES as usize;
-    let mut starts = Vec::new();
-    while bytes.get(frame..frame + 4) == Some(b"ESJF") {
-        starts.push(frame);
-        let length =
-            u32::from_le_bytes([bytes[frame + 24], bytes[frame + 25], bytes[frame + 26], bytes[frame + 27]]);
-        frame += FRAME_HEADER_BYTES + (length as usize).next_multiple_of(8);
-    }
+    let last = frames(bytes).last().expect("a segment that is kept has entries");
     let is_last = SOUND.files.keys().rfind(|name| is(name, "seg")).is_some_and(|last| last == name);
-    let end = if is_last { starts.last().copied().unwrap_or(0) } else { frame };
+    let end = if is_last { last.start } else { last.end };
     at < 52 || (SEGMENT_HEADER_BYTES as usize..end).contains(&at)
 }
 
@@ -309,6 +311,10 @@ pub(super) fn forged_seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("index-at-the-end", one(1, seg, 4_096 + 8, u64::MAX)),
         ("huge-segment", one(1, kept, 40, u64::MAX)),
         ("long-payload", one(2, kept, 4_096 + 24, u64::MAX)),
+        (
+            "long-payload-in-a-huge-segment",
+            [one(1, kept, 40, u64::MAX), one(2, kept, 4_096 + 24, 1 << 30)].concat(),
+        ),
         ("other-version", one(0, seg, 4_096 + 4, 3)),
         ("last-name", one(7, seg, 0, u64::MAX)),
         ("archive-without-end", one(7, kept, 0x100 + 1, 1)),

@@ -172,7 +172,13 @@ pub(super) fn entry_seeds() -> Vec<(&'static str, Vec<u8>)> {
         below: u64::MAX,
         except: vec![0, 1 << 40, u64::MAX - 1],
     };
+    // As a Try is encoded, but for one kind less than there are rows.
+    let mut unequal = seed(vec![Command::Try(batch(&[0], 1))]);
+    let kinds = unequal.len() - 8;
+    unequal.truncate(kinds);
+    unequal.put_column_u16(&[kind_of(Currency::USD, false)]);
     vec![
+        ("unequal-columns", unequal),
         ("empty", Entry { time_ms: 0, commands: vec![] }.encode()),
         ("busy", Entry { time_ms: u64::MAX, commands: busy() }.encode()),
         ("last-slot", seed(vec![Command::Try(batch(&[0, (1 << 24) - 1, 1 << 24, u64::MAX], 1))])),
