@@ -12,6 +12,7 @@ use escrow_participant::ground::Checkpoints;
 use escrow_participant::{self as participant, MemoryView};
 use escrow_tcc::driver::RetryDelays;
 use escrow_types::Millis;
+use tokio::time::Instant;
 
 use crate::net;
 
@@ -39,7 +40,11 @@ pub type SyncMs = Arc<AtomicU64>;
 fn write_journal(sync_ms: SyncMs, mut steps: Steps) {
     tokio::spawn(async move {
         while steps.wanted().await {
-            tokio::time::sleep(Duration::from_millis(sync_ms.load(Ordering::Relaxed))).await;
+            let begun = Instant::now();
+            // Looked at again and again, so that a disk that hangs can be mended.
+            while begun.elapsed() < Duration::from_millis(sync_ms.load(Ordering::Relaxed)) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
             steps.write();
             while steps.keep() {}
         }

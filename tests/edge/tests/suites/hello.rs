@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use escrow_client::{Client, RetryPolicy, State};
+use escrow_client::{Client, RetryPolicy, State, Transfer};
 use escrow_edge_tests::world::{self, CALLER, COORDINATOR, STRANGER, SUCCESSOR, World, pass, until};
 use escrow_edge_tests::{Load, Setup, check, net, tell};
 use escrow_proto::v1;
 use escrow_proto::v1::exchange_request::Message as Asked;
 use escrow_proto::v1::exchange_response::Message as Told;
 use escrow_proto::v1::participant_service_client::ParticipantServiceClient;
-use escrow_types::Reason;
+use escrow_types::{Currency, Reason, TransactionId};
 use tonic::transport::{Channel, Endpoint};
 
 /// The old leader is cut off, or what it has sent stands still; a new one takes over its log, and then the old one is back.
@@ -32,19 +32,30 @@ fn an_old_leader_comes_back(cut: fn(&str, &str), mend: fn(&str, &str)) {
         for shard in ["shard-0", "shard-1"] {
             mend(COORDINATOR, shard);
         }
-        // An old leader that has nothing under way finds out when it is asked for something. It tells nothing that is not so.
+        // An old leader that has nothing under way finds out when it is asked for something. Until then it may refuse and cancel
+        // in a log that nobody reads any more, but what it is given never happens.
         turmoil::repair(CALLER, COORDINATOR);
-        let stubborn = world.client(|options| options.retry = RetryPolicy::never());
+        let to_old = world.client(|options| options.retry = RetryPolicy::never());
+        let mut given = Vec::new();
         while old.ended.borrow().is_none() {
-            let transfer = load.between(&world, 0, 1).with_timeout(Duration::from_millis(1_000));
-            let result = load.call(&stubborn, &transfer).await;
-            assert!(!matches!(result, Ok(State::Confirmed)), "a deposed leader confirms nothing: {result:?}");
+            let id = TransactionId::new(&format!("late-{}", given.len())).expect("a good id");
+            let (from, to) = (world.account(0, 0), world.account(given.len() as u16 % 2, 2));
+            let transfer = Transfer::new(from, to, 1, Currency::EUR).with_id(id.clone());
+            let result = to_old.transfer(&transfer.with_timeout(Duration::from_secs(1))).await;
+            assert!(
+                !result.is_ok_and(|outcome| outcome.state == State::Confirmed),
+                "{id} by a deposed leader"
+            );
+            given.push(id);
             pass(Duration::from_millis(100)).await;
         }
         let why = world.ended(COORDINATOR, Duration::from_secs(15)).await.expect_err("it is deposed");
         assert!(why.contains("deposed"), "{why}");
         load.more(20).await;
-        // It stays so: started again on its own log, it would have the epoch that the successor has.
+        for id in given {
+            let record = client.get_transaction(id.as_str()).await.expect("it answers");
+            assert_eq!(record.outcome.state, State::NotFound, "{id} was given to a deposed leader");
+        }
         check::all_of(&world, &load, SUCCESSOR).await;
     });
 }
@@ -191,7 +202,7 @@ fn a_shard_that_greets_too_late_is_refused_until_it_does() {
     tell(Setup { seeds: 2, ..Setup::default() }, |world| async move {
         let load = Load::begin(&world, 2).await;
         load.stop().await;
-        world.node("shard-1").sync_takes(Duration::from_secs(14));
+        world.node("shard-1").sync_takes(Duration::from_secs(600));
         world.kill("shard-1").await;
         world.start("shard-1").await;
         let client = world.client(|options| options.retry = RetryPolicy::never());
@@ -227,7 +238,7 @@ fn orphans_do_not_stand_in_the_way_of_a_retry() {
         (fund.from, fund.to, fund.amount) = (world.account(0, 0), world.account(0, 3), 100);
         assert_eq!(load.insist(&client, &fund).await, Some(State::Confirmed));
         // Trys leave beside a Begin that will never be durable.
-        world.node(COORDINATOR).sync_takes(Duration::from_secs(10));
+        world.node(COORDINATOR).sync_takes(Duration::from_secs(600));
         let mut all = load.between(&world, 0, 1);
         (all.from, all.to, all.amount) = (world.account(0, 3), world.account(1, 3), 100);
         let call = {
