@@ -13,7 +13,7 @@ use crate::failpoints::role_of;
 use crate::scenario::{Action, FaultPlan, Scenario, Target};
 
 /// After a strike is over, its targets are left alone for so long, so that its recovery can be measured.
-const PEACE: Duration = Duration::from_millis(1_000);
+const PEACE: Duration = Duration::from_secs(1);
 
 /// One fault at one moment.
 #[derive(Debug, Clone)]

@@ -207,3 +207,10 @@ fn servers_refuse_a_port_in_use() {
         assert_eq!((ran.code, ran.error_code().as_str()), (Some(1), "PORT_IN_USE"), "{line}: {ran:?}");
     }
 }
+
+#[test]
+fn chaos_without_failpoints_says_which_program_has_them() {
+    let ran = run("chaos run crash-table --duration 10s -o json");
+    assert_eq!((ran.code, ran.error_code().as_str()), (Some(7), "CANNOT_RUN_HERE"), "{ran:?}");
+    assert!(ran.stderr.contains("escrow-under-test -- chaos run crash-table"), "{ran:?}");
+}

@@ -19,8 +19,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A sampler that runs.
 pub(super) struct Sampler {
     stop: watch::Sender<bool>,
-    sampling: JoinHandle<Vec<Sample>>,
+    /// `None` once it is stopped.
+    sampling: Option<JoinHandle<Vec<Sample>>>,
     asking: JoinHandle<()>,
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        self.asking.abort();
+    }
 }
 
 /// What the servers said last, and when each was asked.
@@ -42,14 +50,16 @@ impl Sampler {
         let asking = tokio::spawn(ask(Arc::clone(testbed), Arc::clone(&said)));
         let (stop, stopped) = watch::channel(false);
         let sampling = tokio::spawn(sample(begun, Arc::clone(meter), said, tell, stopped));
-        Self { stop, sampling, asking }
+        Self { stop, sampling: Some(sampling), asking }
     }
 
     /// Ends with the window that is open; gives all of them.
-    pub(super) async fn stop(self) -> Vec<Sample> {
+    pub(super) async fn stop(mut self) -> Vec<Sample> {
         self.stop.send_replace(true);
-        self.asking.abort();
-        self.sampling.await.unwrap_or_default()
+        match self.sampling.take() {
+            Some(sampling) => sampling.await.unwrap_or_default(),
+            None => Vec::new(),
+        }
     }
 }
 

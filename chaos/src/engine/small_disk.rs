@@ -70,11 +70,20 @@ impl SmallDisk {
     }
 }
 
+impl SmallDisk {
+    /// Undoes the mount, if that is not done yet.
+    pub(super) fn unmount(&self) {
+        let mut mounted = MOUNTED.lock().expect("nothing panics while it is held");
+        if let Some(at) = mounted.iter().position(|path| *path == self.path) {
+            undo(&self.path);
+            mounted.swap_remove(at);
+        }
+    }
+}
+
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        undo(&self.path);
-        let mut mounted = MOUNTED.lock().expect("nothing panics while it is held");
-        mounted.retain(|path| *path != self.path);
+        self.unmount();
     }
 }
 

@@ -22,6 +22,9 @@ use crate::world::options;
 /// Where a server reads by how much its clock is to be wrong.
 const CLOCK_ENV: &str = "ESCROW_CLOCK_OFFSET_FILE";
 
+/// The smallest that a coordinator takes.
+const COORDINATOR_SEGMENT_MIB: u32 = 16;
+
 /// A cluster with all that is around it.
 #[derive(Debug)]
 pub(super) struct Testbed {
@@ -37,7 +40,9 @@ pub(super) struct Testbed {
     /// Whose end is no news.
     struck: Mutex<BTreeSet<NodeId>>,
     endpoints: Vec<(NodeId, String)>,
-    dir: TempDir,
+    dir: PathBuf,
+    /// Its owner; `None` once it is gone.
+    owned_dir: Mutex<Option<TempDir>>,
 }
 
 impl Testbed {
@@ -82,7 +87,8 @@ impl Testbed {
             cluster: tokio::sync::Mutex::new(Some(cluster)),
             struck: Mutex::default(),
             endpoints,
-            dir,
+            dir: dir.path().to_owned(),
+            owned_dir: Mutex::new(Some(dir)),
         })
     }
 
@@ -124,7 +130,7 @@ impl Testbed {
 
     /// Makes the clock of a process wrong, from its next look at it on.
     pub(super) fn set_clock(&self, node: NodeId, by_ms: i64) -> std::io::Result<()> {
-        let path = clock_file(self.dir.path(), node);
+        let path = clock_file(&self.dir, node);
         let temporary = path.with_extension("new");
         std::fs::write(&temporary, format!("{by_ms}\n"))?;
         std::fs::rename(temporary, path)
@@ -142,26 +148,35 @@ impl Testbed {
         }
     }
 
-    /// Ends every process. Gives the directory if it is to be kept.
+    /// Ends every process, undoes the mount and removes the directory, whoever still holds this. Gives where data and logs are
+    /// if they are to be kept.
     pub(super) async fn stop(&self, keep: bool) -> Option<PathBuf> {
         if let Some(cluster) = self.cluster.lock().await.take() {
             self.nodes().for_each(|node| cluster.thaw(node));
             cluster.stop(|_| ()).await;
         }
-        keep.then(|| self.keep())
+        let kept = keep.then(|| self.keep());
+        if let Some(disk) = &self.small_disk {
+            disk.unmount();
+        }
+        let dir = self.owned_dir.lock().expect("nothing panics while it is held").take();
+        if let Some(Err(error)) = dir.map(TempDir::close) {
+            tracing::warn!(%error, dir = %self.dir.display(), "the directory of the run cannot be removed");
+        }
+        kept
     }
 
     /// Copies data and logs to where they outlive the run.
     fn keep(&self) -> PathBuf {
-        let kept = self.dir.path().with_extension("kept");
+        let kept = self.dir.with_extension("kept");
         let name = |node: &NodeId| kept.join(node.to_string());
         for (node, _) in &self.endpoints {
-            let from = self.dir.path().join(node.to_string());
+            let from = self.dir.join(node.to_string());
             if let Err(error) = super::small_disk::copy(&from, &name(node)) {
                 tracing::error!(%error, %node, "its data could not be kept");
             }
         }
-        let logs = super::small_disk::copy(&self.dir.path().join("logs"), &kept.join("logs"));
+        let logs = super::small_disk::copy(&self.dir.join("logs"), &kept.join("logs"));
         if let Err(error) = logs {
             tracing::error!(%error, "the logs could not be kept");
         }
@@ -171,18 +186,20 @@ impl Testbed {
 
 fn spec(scenario: &Scenario, dir: &Path) -> Result<Spec, RunError> {
     let shape = &scenario.cluster;
-    let arguments: Vec<OsString> = vec![
-        "--segment-bytes".into(),
-        (u64::from(shape.segment_mib) << 20).to_string().into(),
-        "--checkpoint-interval".into(),
-        format!("{}ms", shape.checkpoint_interval.0.as_millis()).into(),
-    ];
+    let arguments = |segment_mib: u32| -> Vec<OsString> {
+        vec![
+            "--segment-bytes".into(),
+            (u64::from(segment_mib) << 20).to_string().into(),
+            "--checkpoint-interval".into(),
+            format!("{}ms", shape.checkpoint_interval.0.as_millis()).into(),
+        ]
+    };
     let mut spec = Spec {
         coordinators: shape.coordinators,
         participants: shape.participants,
         restart: Restart::Never,
-        coordinator_args: arguments.clone(),
-        participant_args: arguments,
+        coordinator_args: arguments(COORDINATOR_SEGMENT_MIB),
+        participant_args: arguments(shape.segment_mib),
         stop_within: Duration::from_secs(20),
         ..Spec::new(dir)?
     };

@@ -97,11 +97,17 @@ impl Load {
 
 impl Running {
     /// Makes no more transactions and waits until all calls have ended, at most half a minute.
-    pub async fn stop(self) -> Result<(), tokio::task::JoinError> {
+    pub async fn stop(mut self) -> Result<(), tokio::task::JoinError> {
         self.stop.send_replace(Some(Instant::now() + LAST_WORDS));
-        for task in self.tasks {
+        for task in &mut self.tasks {
             task.await?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }

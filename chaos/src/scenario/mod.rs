@@ -66,7 +66,8 @@ pub struct Shape {
     pub participants: u16,
     /// How often servers write checkpoints. Short, so that runs see many.
     pub checkpoint_interval: Span,
-    /// Size of the journals' segments, in MiB. Small, so that they are trimmed and archived often.
+    /// Size of the segments of participants' journals, in MiB. Small, so that they are trimmed and archived often. Those of
+    /// coordinators have 16.
     pub segment_mib: u32,
     /// One process lives on a small file system of its own.
     pub small_disk: Option<SmallDisk>,
@@ -204,6 +205,11 @@ impl Scenario {
     }
 
     fn check(&self) -> Result<(), String> {
+        // It names a directory of reports.
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if self.name.is_empty() || !self.name.bytes().all(is_plain) {
+            return Err("name: lower-case letters, digits and '-' only".to_owned());
+        }
         let load = &self.load;
         let calls = [load.legs_percent + load.two_step_percent, load.calls_percent, load.same_shard_percent];
         let transfers = [load.too_much_percent, load.hot_percent];
