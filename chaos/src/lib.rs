@@ -16,6 +16,7 @@
 //!
 //! Of tests:
 //! - [`world`]: a cluster of real processes with a client: started, killed, restarted, checked; nothing outlives its owner
+//! - [`trial`]: load on its accounts, from the first balances to the judgement
 //! - [`wait`]: the one way to wait for something: look until it is so, or a deadline
 //!
 //! **Invariant:** everything listens on loopback, on ports that are free at run time; every wait has a deadline; only processes
@@ -31,8 +32,10 @@ pub mod record;
 pub mod report;
 pub mod scenario;
 pub mod schedule;
+pub mod trial;
 pub mod wait;
 pub mod world;
 
+pub use trial::Trial;
 pub use wait::until;
 pub use world::World;

@@ -11,4 +11,4 @@
 pub mod command;
 
 pub use command::{Ran, escrow, escrow_at};
-pub use escrow_chaos::{World, chance, load, oracle, scenario, until, wait, world};
+pub use escrow_chaos::{Trial, World, chance, scenario, until, wait, world};

@@ -12,11 +12,10 @@ use escrow_client::{IdSequence, Overdraft, State, Wait};
 use escrow_cluster::{Event, NodeId};
 use escrow_proto::v1::TransferColumnsRequest;
 use escrow_proto::v1::transfer_service_client::TransferServiceClient;
-use escrow_tests::World;
-use escrow_tests::load::Load;
-use escrow_tests::oracle::{Oracle, balances};
+use escrow_tests::scenario::Mix;
 use escrow_tests::wait::{holds, until};
 use escrow_tests::world::{USD, transfer};
+use escrow_tests::{Trial, World};
 use escrow_types::AccountId;
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::transport::Endpoint;
@@ -198,12 +197,8 @@ async fn a_server_that_is_asked_to_stop_under_load_loses_nothing_and_ends_in_tim
             }
             accounts.push(names);
         }
-        world.settled().await;
-        let first = balances(&world.client).await;
-        let oracle = Arc::new(Oracle::default());
-        let load = Load { calls_per_second: 300, rows_per_second: 1_000, accounts, seed: 7 };
-        let running = load.start(&world.client, &oracle);
-        until("load runs", Duration::from_secs(10), async || holds(oracle.count() > 1_000, oracle.count()))
+        let trial = Trial::begin(&world, &accounts, 1_300, Mix::default(), 7).await;
+        until("load runs", Duration::from_secs(10), async || holds(trial.count() > 1_000, trial.count()))
             .await;
 
         let (status, took) = terminated(&mut world, node).await;
@@ -212,10 +207,8 @@ async fn a_server_that_is_asked_to_stop_under_load_loses_nothing_and_ends_in_tim
         assert!(took < Duration::from_secs(12), "{node} took {took:?}: drain 5 s, and a checkpoint");
 
         world.restart(node).await;
-        running.stop().await;
-        world.settled().await;
-        let figures = oracle.check(&world, &first).await;
-        assert!(figures.acknowledged > 500, "{figures}");
+        let figures = trial.end(&world).await;
+        assert!(figures.confirmed > 500, "{figures}");
         world.sound().await;
     }
 }

@@ -2,17 +2,14 @@
 //! and archives in between; then every acknowledged answer is what the coordinator says, every balance is what the confirmed
 //! transactions make it, nothing is in doubt, and every log gives the live state.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use escrow_client::{Overdraft, ShardClient};
 use escrow_cluster::NodeId;
-use escrow_tests::World;
 use escrow_tests::chance::Chance;
-use escrow_tests::load::{Ears, Load, Meter};
-use escrow_tests::oracle::{self, Oracle};
 use escrow_tests::scenario::Mix;
 use escrow_tests::world::options;
+use escrow_tests::{Trial, World};
 use escrow_types::AccountId;
 
 const KILLS: usize = 36;
@@ -62,16 +59,8 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
     })
     .await;
     let accounts = rich_accounts(&world).await;
-    world.settled().await;
-    let all: Vec<AccountId> = accounts.concat();
-    let first = oracle::balances(&world.client, &all).await.expect("accounts are listed");
-
-    let ears = Ears { oracle: Arc::new(Oracle::new(all)), meter: Arc::new(Meter::default()) };
-    let places =
-        |shard: u32| (0..ACCOUNTS_A_SHARD as u32).map(move |at| shard * ACCOUNTS_A_SHARD as u32 + at);
-    let shards = (0..accounts.len() as u32).map(|shard| places(shard).collect()).collect();
-    let load = Load { rate: 6_000, mix: Mix { calls_percent: 10, ..Mix::default() }, shards, seed };
-    let (begun, running) = (Instant::now(), load.start(&world.client, &ears).expect("endpoints"));
+    let mix = Mix { calls_percent: 10, ..Mix::default() };
+    let (begun, trial) = (Instant::now(), Trial::begin(&world, &accounts, 6_000, mix, seed).await);
     let nodes = world.nodes();
     let mut kills = 0;
     let mut killed_of = [0, 0, 0];
@@ -93,20 +82,9 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
         kills += victims.len();
     }
     let (last_restart, lasted) = (Instant::now(), begun.elapsed());
-    running.stop().await.expect("the load does not panic");
-    let (oracle, held_back) = (&ears.oracle, ears.meter.totals().held_back);
-    world.settled().await;
-    let drained = last_restart.elapsed();
-
     println!("seed {seed}: {kills} kills in {lasted:.1?} (coordinator, participants: {killed_of:?})");
-    println!("{} transactions begun, {held_back} held back", oracle.count());
-    println!("settled {drained:.1?} after the last restart, the last calls included");
-    let ends = oracle::outcomes(&world.client, &oracle.keys()).await.expect("the coordinator answers");
-    let real = oracle::balances(&world.client, oracle.accounts()).await.expect("accounts are listed");
-    let judgement = oracle.judge(&ends, &first, &real);
-    let figures = &judgement.figures;
-    println!("{figures}");
-    assert!(judgement.is_sound(), "{:#?}", judgement.verdicts);
+    let figures = trial.end(&world).await;
+    println!("settled and judged {:.1?} after the last restart: {figures}", last_restart.elapsed());
     assert!(kills >= 30 && killed_of.iter().all(|&count| count >= 5), "{killed_of:?}");
     assert!(figures.confirmed > 10_000, "too little load to mean anything: {figures}");
     let trimmed = trimmed(&world).await;
