@@ -46,7 +46,7 @@ impl Trial {
         let Self { ears: Ears { oracle, meter }, first, running } = self;
         running.stop().await.expect("the load does not panic");
         world.settled().await;
-        println!("{} were held back", meter.totals().held_back);
+        eprintln!("{} were held back", meter.totals().held_back);
         let ends = oracle::outcomes(&world.client, &oracle.keys()).await.expect("the coordinator answers");
         let real = oracle::balances(&world.client, oracle.accounts()).await.expect("accounts are listed");
         let judgement = oracle.judge(&ends, &first, &real);
