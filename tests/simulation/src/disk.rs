@@ -52,7 +52,8 @@ pub(crate) fn flip(disk: &SimDisk, dir: &Path, with_checkpoints: bool, chance: &
         return None;
     }
     let path = files[chance.index(files.len())].clone();
-    let size = disk.open(&path).ok()?.size().ok()?;
+    // A run that a crash cut off may be empty.
+    let size = disk.open(&path).ok()?.size().ok().filter(|size| *size > 0)?;
     let (offset, bit) = (chance.below(size), chance.below(8) as u32);
     disk.flip_bit(&path, offset, bit);
     let flipped = byte_at(disk, &path, offset)?;
