@@ -46,7 +46,7 @@ impl Trial {
         let Self { ears: Ears { oracle, meter }, first, running } = self;
         running.stop().await.expect("the load does not panic");
         world.settled().await;
-        eprintln!("{} were held back", meter.totals().held_back);
+        assert_eq!(meter.totals().held_back, 0, "the loop was open all the time");
         let ends = oracle::outcomes(&world.client, &oracle.keys()).await.expect("the coordinator answers");
         let real = oracle::balances(&world.client, oracle.accounts()).await.expect("accounts are listed");
         let judgement = oracle.judge(&ends, &first, &real);

@@ -98,13 +98,15 @@ pub(super) async fn of_participants(
     before: Option<u64>,
     still_alone: impl Fn() -> bool,
 ) -> Option<Recovery> {
-    let seen = watch(operator, participant, returned, still_alone).await?;
+    let seen = watch(operator, participant, returned, returned, still_alone).await?;
     Some(conclude(before, &seen))
 }
 
-/// The same of coordinators: what waited is what they found unfinished when they started, but for what callers hold.
+/// The same of coordinators: what waited is what they found unfinished when they started, but for what callers hold. Nothing
+/// began between their end and `started`; what begins as soon as they serve, perhaps before that is seen, does not count.
 pub(super) async fn of_coordinators(
     operator: &Operator,
+    started: Instant,
     returned: Instant,
     still_alone: impl Fn() -> bool,
 ) -> Option<Recovery> {
@@ -121,22 +123,23 @@ pub(super) async fn of_coordinators(
         asked.await.ok()
     };
     let (seen, held, found) =
-        tokio::join!(watch(operator, "", returned, still_alone), operator.reserved(), found);
+        tokio::join!(watch(operator, "", started, returned, still_alone), operator.reserved(), found);
     let before = found.map(|found| found.saturating_sub(held.unwrap_or_default()));
     Some(conclude(before, &seen?))
 }
 
-/// Asks until nothing waits that began before the return. `None` when something else struck meanwhile.
+/// Asks until nothing waits that began before a moment. `None` when something else struck meanwhile.
 async fn watch(
     operator: &Operator,
     participant: &str,
+    begun_before: Instant,
     returned: Instant,
     still_alone: impl Fn() -> bool,
 ) -> Option<Vec<Seen>> {
     let mut all = Vec::new();
     while returned.elapsed() < DRAIN_MAX {
         let asked = Instant::now();
-        let waiting = operator.waiting(participant, returned.elapsed() + MARGIN).await;
+        let waiting = operator.waiting(participant, begun_before.elapsed() + MARGIN).await;
         if !still_alone() {
             return None;
         }

@@ -113,7 +113,7 @@ impl Hand {
 
     /// Starts processes again that are down, waits until they serve, and measures what follows.
     async fn bring_back(&self, fault: FaultId, nodes: &[NodeId]) -> Result<(), Trouble> {
-        let operator = &self.testbed.operator;
+        let (operator, started) = (&self.testbed.operator, Instant::now());
         let back = async {
             for &node in nodes {
                 let started = self.testbed.cluster().await.spawn_node(node);
@@ -130,23 +130,30 @@ impl Hand {
             self.faults.end(fault, Instant::now());
         })?;
         self.testbed.release(nodes);
-        self.measure(fault, nodes, returned, before).await;
+        self.measure(fault, nodes, [started, returned], before).await;
         Ok(())
     }
 
     /// Lets a fault last as long as `end` does, and measures what follows.
     async fn watch_until(&self, fault: FaultId, nodes: &[NodeId], end: impl Future<Output = ()>) {
         let ((), before) = recovery::while_watching(&self.testbed.operator, participant(nodes), end).await;
-        self.measure(fault, nodes, Instant::now(), before).await;
+        let returned = Instant::now();
+        self.measure(fault, nodes, [returned; 2], before).await;
     }
 
-    async fn measure(&self, fault: FaultId, nodes: &[NodeId], returned: Instant, before: Option<u64>) {
+    async fn measure(
+        &self,
+        fault: FaultId,
+        nodes: &[NodeId],
+        [started, returned]: [Instant; 2],
+        before: Option<u64>,
+    ) {
         let is_alone = self.faults.end(fault, returned);
         let count = self.faults.count();
         let still_alone = || is_alone && self.faults.count() == count;
         let operator = &self.testbed.operator;
         let measured = if nodes.iter().any(|node| node.role == Role::Coordinator) {
-            recovery::of_coordinators(operator, returned, still_alone).await
+            recovery::of_coordinators(operator, started, returned, still_alone).await
         } else {
             recovery::of_participants(operator, participant(nodes), returned, before, still_alone).await
         };
