@@ -12,6 +12,8 @@ use crate::content::{self, Transfer};
 
 /// The version of the format. Readers refuse others.
 const VERSION: u8 = 1;
+/// Counting on from here never overflows: at ten million a second it would take more than ten thousand years.
+const COUNT_MAX: u64 = 1 << 62;
 const UNDECIDED: u8 = 0xFF;
 const FORCED: u8 = 1;
 const ATTENTION: u8 = 2;
@@ -48,6 +50,9 @@ impl Machine {
         machine.live.start_epoch(epoch, next);
         machine.finished = Digest(take.u128()?);
         machine.finished_count = take.u64()?;
+        if next > COUNT_MAX || machine.finished_count > COUNT_MAX {
+            return Err(Malformed("more transactions than any log can hold"));
+        }
         machine.paused = take.flag()?;
         let mut before = None;
         for _ in 0..take.u64()? {
@@ -148,5 +153,25 @@ impl Live {
             names: (names != Names::default()).then(|| Box::new(names)),
             row: 0,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Version and epoch come before the next sequence; the digest comes between it and the count of ended transactions.
+    const COUNTS_AT: [usize; 2] = [5, 29];
+
+    #[test]
+    fn counts_that_could_overflow_are_refused() {
+        for at in COUNTS_AT {
+            let mut bytes = Machine::new().to_checkpoint();
+            let read = |bytes: &[u8]| Machine::from_checkpoint(bytes).map(|machine| machine.to_checkpoint());
+            for (count, fits) in [(COUNT_MAX, true), (COUNT_MAX + 1, false), (u64::MAX, false)] {
+                bytes[at..at + 8].copy_from_slice(&count.to_le_bytes());
+                assert_eq!(read(&bytes).ok(), fits.then(|| bytes.clone()), "{count} at {at}");
+            }
+        }
     }
 }
