@@ -7,9 +7,13 @@ mod common;
 use common::{entry, options, payload};
 use escrow_journal::storage::{Disk, OsDisk, SimDisk};
 use escrow_journal::{Archive, Group, Index, Journal, JournalError, Log, Options};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
+use std::time::{Duration, Instant};
 
 fn journal(disk: &SimDisk) -> Journal {
     Journal::open(disk.shared(), options(Archive::Compress), Index::FIRST).unwrap().0
@@ -257,4 +261,72 @@ fn step_by_step_nothing_is_written_until_it_is_said() {
     journal.append(Group(0), payload(60, 300)).unwrap();
     assert!(!steps.write() && !steps.write());
     assert!(owner.recv().unwrap().is_err() && journal.append(Group(0), Vec::new()).is_err());
+}
+
+/// Polls a future; whether it is ready, and with what.
+fn poll<T>(future: impl Future<Output = T>, woken: &Arc<Woken>) -> Option<T> {
+    let waker = Waker::from(Arc::clone(woken));
+    match pin!(future).poll(&mut Context::from_waker(&waker)) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Woken {
+    fn times(&self) -> usize {
+        self.0.swap(0, Ordering::SeqCst)
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_task_that_steps_it_is_woken_for_work_and_for_the_end() {
+    let (journal, mut steps, _) =
+        Journal::open_stepped(SimDisk::new(9).shared(), options(Archive::Keep), Index::FIRST).unwrap();
+    let woken = Arc::new(Woken::default());
+    assert_eq!(poll(steps.wanted(), &woken), None);
+    journal.append(Group(0), payload(1, 300)).unwrap();
+    assert_eq!((woken.times(), poll(steps.wanted(), &woken)), (1, Some(true)));
+    assert!(steps.write());
+    while steps.keep() {}
+    assert_eq!(poll(steps.wanted(), &woken), None);
+    journal.trim(Index(1));
+    assert_eq!((woken.times(), poll(steps.wanted(), &woken)), (1, Some(true)));
+    while steps.keep() {}
+
+    // What is queued when it is closed is still written.
+    assert_eq!(poll(steps.wanted(), &woken), None);
+    journal.append(Group(0), payload(2, 300)).unwrap();
+    let closing = Arc::new(Woken::default());
+    let mut closed = Box::pin(journal.closed());
+    assert_eq!(poll(closed.as_mut(), &closing), None);
+    assert_eq!(poll(steps.wanted(), &woken), Some(true));
+    assert!(steps.write() && journal.durable() == Index(2));
+    assert_eq!(poll(steps.wanted(), &woken), Some(false));
+    drop(steps);
+    assert_eq!((closing.times(), poll(closed.as_mut(), &closing)), (1, Some(())));
+    journal.close().unwrap();
+}
+
+#[test]
+fn threads_are_waited_for_without_blocking() {
+    let journal = journal(&SimDisk::new(10));
+    journal.append(Group(0), payload(1, 300)).unwrap();
+    let woken = Arc::new(Woken::default());
+    let mut closed = Box::pin(journal.closed());
+    let begun = Instant::now();
+    while poll(closed.as_mut(), &woken).is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it never ends");
+        thread::yield_now();
+    }
+    assert_eq!(journal.durable(), Index(1));
+    journal.close().unwrap();
 }
