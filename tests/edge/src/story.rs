@@ -25,6 +25,7 @@ const CLUSTER: &str = "00000000000000000000000000edce00";
 const EPOCH_S: u64 = 1_800_000_000;
 
 /// What a story is told in.
+#[derive(Clone, Copy)]
 pub struct Setup {
     /// How many seeds are run, if the environment does not say otherwise.
     pub seeds: u64,
@@ -228,9 +229,9 @@ fn obey(sim: &mut Sim<'_>, inner: &Inner) {
             Command::Kill { host, power } => {
                 let node = node(&host);
                 if power {
-                    node.disk().crash()
+                    node.disk().crash();
                 } else {
-                    node.disk().kill()
+                    node.disk().kill();
                 }
                 sim.crash(host.as_str());
                 node.ended.replace(None);

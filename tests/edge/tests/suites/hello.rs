@@ -252,9 +252,9 @@ fn orphans_do_not_stand_in_the_way_of_a_retry() {
         .await;
         world.node(COORDINATOR).sync_takes(Duration::from_millis(1));
         if world.below(2) == 0 {
-            world.kill(COORDINATOR).await
+            world.kill(COORDINATOR).await;
         } else {
-            world.power_off(COORDINATOR).await
+            world.power_off(COORDINATOR).await;
         }
         pass(world.within_ms(0, 1_000)).await;
         world.start(COORDINATOR).await;

@@ -10,7 +10,7 @@ use escrow_types::{Currency, Reason};
 use tokio::time::Instant;
 
 /// How long open calls may take to end.
-const DRAIN: Duration = Duration::from_millis(3_000);
+const DRAIN: Duration = Duration::from_secs(3);
 /// Connections get a second after the owner; the rest is for the last checkpoint and the log.
 const AND_SMALL: Duration = Duration::from_millis(1_500);
 
