@@ -141,7 +141,9 @@ fn damage(files: &mut Files, damage: &[u8; DAMAGE_BYTES], journal_id: u128) -> D
             let length = end.saturating_sub(at);
             bytes[at..end].copy_from_slice(&piece[..length]);
         }
-        _ => seal(&name, bytes, journal_id),
+        9 => seal(&name, bytes, journal_id),
+        // Nothing to flip.
+        _ => {}
     }
     Done::Other
 }
