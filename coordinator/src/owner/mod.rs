@@ -154,7 +154,7 @@ impl Owner {
             receivers.drain(&mut inputs, takes_work);
             self.turn(&mut inputs)?;
             if let Some(until) = drain_until {
-                let idle = self.driver.in_flight() == 0 && self.pending.is_empty();
+                let idle = self.pending.is_empty() && self.driver.is_drained();
                 if idle || tokio::time::Instant::now() >= until {
                     break;
                 }

@@ -423,6 +423,12 @@ impl Driver {
         self.flights.is_empty() && self.turn.finish_rows == 0 && self.turn.marks.is_empty()
     }
 
+    /// Whether nothing is unfinished but reservations that wait for their callers. They may do so for days, and a restart takes
+    /// them up as they are: nobody who stops should wait for them.
+    pub fn is_drained(&self) -> bool {
+        self.flights.iter().all(|(_, _, flight)| flight.phase == flight::Phase::Trying && flight.is_held())
+    }
+
     /// How many transactions are unfinished here.
     pub fn in_flight(&self) -> usize {
         self.flights.len()

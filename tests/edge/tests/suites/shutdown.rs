@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use escrow_client::bulk::Batch;
-use escrow_client::{ClientError, RetryPolicy, State, Wait};
+use escrow_client::{ClientError, Leg, RetryPolicy, State, Wait};
 use escrow_edge_tests::world::{COORDINATOR, STRANGER, World, pass, until};
 use escrow_edge_tests::{Load, Setup, check, tell};
 use escrow_types::{Currency, Reason};
@@ -39,6 +39,28 @@ fn an_idle_coordinator_stops_at_once() {
         let took = stopped(&world, COORDINATOR).await;
         assert!(took < AND_SMALL, "{took:?}");
         world.start(COORDINATOR).await;
+        check::all(&world, &load).await;
+    });
+}
+
+/// A reservation waits for its caller, perhaps for days: the end does not, and finds it as it was at the next start.
+#[test]
+fn a_reservation_that_is_held_does_not_hold_up_the_end() {
+    tell(setup(2), |world| async move {
+        let load = Load::begin(&world, 4).await;
+        load.stop().await;
+        let client = world.client(|_| ());
+        let (from, to) = (world.account(0, 0), world.account(1, 0));
+        let euro = Currency::EUR;
+        let legs = [Leg::debit(from, 7, euro), Leg::credit(to, 7, euro)];
+        let id: escrow_types::TransactionId = "held".parse().unwrap();
+        let held = client.reserve(Some(&id), &legs, Some(Duration::from_secs(60))).await.unwrap();
+        assert_eq!(held.outcome.state, State::Reserved);
+        let took = stopped(&world, COORDINATOR).await;
+        assert!(took < AND_SMALL, "{took:?}");
+        world.start(COORDINATOR).await;
+        let ended = client.cancel(id.as_str(), Wait::Completed).await.unwrap();
+        assert_eq!(ended.state, State::Canceled);
         check::all(&world, &load).await;
     });
 }
