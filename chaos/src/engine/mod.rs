@@ -207,6 +207,7 @@ async fn run_on(
         faults.trouble(format!("the load broke: {error}"));
     }
     let samples = sampler.stop().await;
+    let lasted = begun.elapsed();
 
     settings.step("checking");
     let judged = checks::judge(settings, testbed, &ears.oracle, &first, &faults).await;
@@ -229,7 +230,7 @@ async fn run_on(
         seed: settings.seed,
         rate_per_s: settings.rate,
         started_unix_ms,
-        duration_ms: begun.elapsed().as_millis() as u64,
+        duration_ms: lasted.as_millis() as u64,
         build: build(),
         machine: record::Machine::here(),
         cluster: record::Cluster {
