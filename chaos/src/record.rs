@@ -22,7 +22,7 @@ pub struct Record {
     pub rate_per_s: u64,
     /// When it began, in milliseconds since 1970 (UTC). All other times are milliseconds since this.
     pub started_unix_ms: u64,
-    /// From the first submission until everything was checked.
+    /// From the first submission until the last call had its answer.
     pub duration_ms: u64,
     /// What was run: version, profile.
     #[serde(default)]
