@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use escrow_journal::storage::{Disk, SimDisk};
+use escrow_journal::storage::{Disk, SimDisk, read_all};
 
 use crate::chance::Chance;
 use crate::faults::Faults;
@@ -33,7 +33,8 @@ pub(crate) fn leave(disk: &SimDisk, faults: &Faults, chance: &mut Chance) -> boo
     power_loss
 }
 
-/// Flips a bit in a file that recovery may read, but not where a torn write would be forgiven: never in the segment being written.
+/// Flips a bit in a file that recovery may read: anywhere in older segments, checkpoints and runs; in the segment being written
+/// only behind what was ever written, since damage in its last frames cannot be told from a torn write.
 pub(crate) fn flip(disk: &SimDisk, dir: &Path, with_checkpoints: bool, chance: &mut Chance) -> Option<Flip> {
     let list = |dir: &Path| disk.list(dir).unwrap_or_default();
     let journal = dir.join("journal");
@@ -41,7 +42,10 @@ pub(crate) fn flip(disk: &SimDisk, dir: &Path, with_checkpoints: bool, chance: &
         .into_iter()
         .filter(|name| Path::new(name).extension().is_some_and(|it| it == "seg"))
         .collect();
-    segments.pop();
+    let active = segments.pop();
+    if let Some(active) = active.filter(|_| segments.is_empty() || chance.one_in(4)) {
+        return flip_behind_the_end(disk, journal.join(active), chance);
+    }
     let mut files: Vec<PathBuf> = segments.iter().map(|name| journal.join(name)).collect();
     if with_checkpoints {
         let runs = dir.join("runs");
@@ -54,10 +58,24 @@ pub(crate) fn flip(disk: &SimDisk, dir: &Path, with_checkpoints: bool, chance: &
     let path = files[chance.index(files.len())].clone();
     // A run that a crash cut off may be empty.
     let size = disk.open(&path).ok()?.size().ok().filter(|size| *size > 0)?;
-    let (offset, bit) = (chance.below(size), chance.below(8) as u32);
+    let offset = chance.below(size);
+    flip_at(disk, path, offset, chance)
+}
+
+fn flip_at(disk: &SimDisk, path: PathBuf, offset: u64, chance: &mut Chance) -> Option<Flip> {
+    let bit = chance.below(8) as u32;
     disk.flip_bit(&path, offset, bit);
     let flipped = byte_at(disk, &path, offset)?;
     Some(Flip { path, offset, bit, flipped })
+}
+
+/// In the zeros that wait to be written, after whatever is there.
+fn flip_behind_the_end(disk: &SimDisk, path: PathBuf, chance: &mut Chance) -> Option<Flip> {
+    let content = read_all(disk, &path).ok()??;
+    let end = content.iter().rposition(|&byte| byte != 0)? as u64 + 1;
+    let room = (content.len() as u64).checked_sub(end).filter(|room| *room > 0)?;
+    let offset = end + chance.below(room);
+    flip_at(disk, path, offset, chance)
 }
 
 fn byte_at(disk: &SimDisk, path: &Path, offset: u64) -> Option<u8> {
