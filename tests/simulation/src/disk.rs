@@ -69,10 +69,11 @@ fn flip_at(disk: &SimDisk, path: PathBuf, offset: u64, chance: &mut Chance) -> O
     Some(Flip { path, offset, bit, flipped })
 }
 
-/// In the zeros that wait to be written, after whatever is there.
+/// In the zeros that wait to be written, well after whatever is there: the last frame may end with zeros of its own.
 fn flip_behind_the_end(disk: &SimDisk, path: PathBuf, chance: &mut Chance) -> Option<Flip> {
+    const WELL_AFTER: u64 = 4_096;
     let content = read_all(disk, &path).ok()??;
-    let end = content.iter().rposition(|&byte| byte != 0)? as u64 + 1;
+    let end = content.iter().rposition(|&byte| byte != 0)? as u64 + WELL_AFTER;
     let room = (content.len() as u64).checked_sub(end).filter(|room| *room > 0)?;
     let offset = end + chance.below(room);
     flip_at(disk, path, offset, chance)
