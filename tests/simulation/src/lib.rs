@@ -3,8 +3,9 @@
 //!
 //! # Layout
 //! - [`run`]: one seed, and what it found; `world`: everything of one simulation, and its loop; `happen`: what each event does
-//! - `faults`: what a seed draws; `chaos`: when it happens; `disk`, `network`, `links`, `time`: where it happens
-//! - `coordinator`, `participant`, `external`: the processes; `processes`: how they go on, die and come back
+//! - `faults`: what a seed draws; `trouble`: when it happens; `disk`, `network`, `links`, `time`: where it happens
+//! - `coordinator`, `participant`, `external`: the processes; `processes`: how they go on; `lives`: how they die and
+//!   come back
 //! - `jobs`, `callers`: the work, and the oracle at the side of the callers
 //! - `observe`: reads every log as it becomes durable and holds it against the invariants; `settle`: what must hold in the end
 //! - `task`, `chance`, `trace`, `violation`: futures by hand, choices, what happened, what must not
@@ -17,7 +18,6 @@
 
 mod callers;
 mod chance;
-mod chaos;
 mod coordinator;
 mod disk;
 mod external;
@@ -25,6 +25,7 @@ mod faults;
 mod happen;
 mod jobs;
 mod links;
+mod lives;
 mod network;
 mod observe;
 mod participant;
@@ -34,6 +35,7 @@ mod settle;
 mod task;
 mod time;
 pub mod trace;
+mod trouble;
 pub mod violation;
 mod world;
 

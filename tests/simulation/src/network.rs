@@ -90,13 +90,12 @@ impl Network {
     ) -> Time {
         let connection = self.connections.get_mut(&id).expect("messages leave on known connections");
         let last = &mut connection.last_arrival[way as usize];
-        let mut arrival = now + delay(faults, chance);
-        // The first message of a stream is the first, whatever else happens.
+        let arrival = (now + delay(faults, chance)).max(*last + 1);
+        // Where messages overtake each other, the first of a stream is still the first.
         if *last == 0 || !faults.reorder {
-            arrival = arrival.max(*last + 1);
             *last = arrival;
         }
-        arrival.max(connection.last_arrival[way as usize].min(now + 1))
+        arrival
     }
 
     /// Whether a message that arrives now is delivered, lost, or held until later.

@@ -157,14 +157,11 @@ impl World {
     fn disk_full(&mut self) {
         let node = self.any_node();
         trace!(self, "the disk of {node:?} is full");
-        self.set_room(node, self.chance_below_room());
+        // Enough for some entries, not for a segment.
+        let room = self.chance.below(20_000);
+        self.set_room(node, room);
         let after = self.chance.between(10 * MS, 500 * MS);
         self.at(after, Event::DiskRoom(node));
-    }
-
-    fn chance_below_room(&self) -> u64 {
-        // Not a choice of its own: what is left differs from moment to moment anyway.
-        self.now() % 20_000
     }
 
     fn set_room(&mut self, node: Node, bytes: u64) {

@@ -1,0 +1,161 @@
+//! How processes die and come back: what is left on the disk, what a start finds, and what must have survived.
+
+use escrow_participant::stepped::MemoryView;
+
+use crate::disk::{flip, leave};
+use crate::time::MS;
+use crate::trace::trace;
+use crate::violation::{Step, Violation, check};
+use crate::world::{Event, Node, World};
+
+impl World {
+    pub(crate) fn life(&self, node: Node) -> u32 {
+        match node {
+            Node::Coordinator => self.coordinator.life,
+            Node::Participant(at) => self.participants[at].life,
+        }
+    }
+
+    /// The process is dead, its disk is as it left it, and it will be started again.
+    pub(crate) fn dies(&mut self, node: Node) {
+        match node {
+            Node::Coordinator => {
+                self.coordinator.drop_server();
+                leave(&self.coordinator.disk, &self.faults, &mut self.chance);
+                self.coordinator_is_gone();
+            }
+            Node::Participant(at) => {
+                self.participants[at].drop_server();
+                leave(&self.participants[at].disk, &self.faults, &mut self.chance);
+                self.participant_is_gone(at);
+            }
+        }
+        let down = if self.is_calm { 10 * MS } else { self.chance.between(MS, 400 * MS) };
+        self.at(down, Event::Restart(node));
+    }
+
+    pub(crate) fn restart(&mut self, node: Node) -> Step {
+        let is_up = match node {
+            Node::Coordinator => self.coordinator.server.is_some(),
+            Node::Participant(at) => self.participants[at].server.is_some(),
+        };
+        if is_up {
+            return Ok(());
+        }
+        trace!(self, "{node:?} is started again");
+        match node {
+            Node::Coordinator => self.start_coordinator(),
+            Node::Participant(at) => self.start_participant(at),
+        }
+    }
+
+    pub(crate) fn start_coordinator(&mut self) -> Step {
+        let dir = self.coordinator.data_dir().to_owned();
+        let disk = self.coordinator.disk.clone();
+        let flipped = if self.chance.permille(self.faults.flip_permille) {
+            flip(&disk, &dir, true, &mut self.chance)
+        } else {
+            None
+        };
+        let cut = self.cuts_in_write();
+        if let Some(operations) = cut {
+            disk.power_off_after(operations);
+        }
+        let started = self.coordinator.start();
+        if let Some(flipped) = &flipped {
+            trace!(self, "a flipped bit in {}: {:?}", flipped.path.display(), started.as_ref().err());
+            flipped.repair(&disk);
+        }
+        match started {
+            Ok(()) if cut.is_none() => {}
+            Ok(()) => {
+                self.dies(Node::Coordinator);
+                return Ok(());
+            }
+            Err(error) => {
+                return self.start_fails(Node::Coordinator, &error, cut.is_some() || flipped.is_some());
+            }
+        }
+        let server = self.coordinator.server.as_ref().expect("just started");
+        self.coordinator.observer.check_survived(server.journal())?;
+        self.observe_coordinator()?;
+        self.check_remembered()?;
+        if self.is_calm {
+            self.resume();
+        }
+        let life = self.coordinator.life;
+        self.at(20 * MS, Event::Tick(life));
+        for shard in 0..self.shards() {
+            self.at(0, Event::Connect(shard, life));
+        }
+        self.coordinator_puts_out()
+    }
+
+    pub(crate) fn start_participant(&mut self, at: usize) -> Step {
+        let dir = self.participants[at].data_dir().to_owned();
+        let disk = self.participants[at].disk.clone();
+        if self.chance.permille(self.faults.view_lost_permille) {
+            trace!(self, "participant {at} has lost its views");
+            self.participants[at].views.values().for_each(MemoryView::lose);
+        }
+        let flipped = if self.chance.permille(self.faults.flip_permille) {
+            flip(&disk, &dir, false, &mut self.chance)
+        } else {
+            None
+        };
+        let cut = self.cuts_in_write();
+        if let Some(operations) = cut {
+            disk.power_off_after(operations);
+        }
+        let started = self.participants[at].start();
+        if let Some(flipped) = &flipped {
+            trace!(self, "a flipped bit in {}: {:?}", flipped.path.display(), started.as_ref().err());
+            flipped.repair(&disk);
+        }
+        match started {
+            Ok(()) if cut.is_none() => {}
+            Ok(()) => {
+                self.dies(Node::Participant(at));
+                return Ok(());
+            }
+            Err(error) => {
+                return self.start_fails(Node::Participant(at), &error, cut.is_some() || flipped.is_some());
+            }
+        }
+        let process = &self.participants[at];
+        let server = process.server.as_ref().expect("just started");
+        process.log.check_survived(server.journal())?;
+        let life = process.life;
+        self.observe_participant(at)?;
+        if self.faults.checkpoint_every > 0 {
+            let after = self.chance.below(2 * self.faults.checkpoint_every);
+            self.at(after, Event::Checkpoint(at, life));
+        }
+        Ok(())
+    }
+
+    /// A start may fail only for the disk's sake; then it is tried again.
+    fn start_fails(&mut self, node: Node, error: &dyn std::error::Error, excused: bool) -> Step {
+        let full = error.to_string().contains("full") || self.is_disk_full(node);
+        if !excused && !full {
+            return Err(Violation::other(format!("{node:?} does not start: {error}")));
+        }
+        self.dies(node);
+        Ok(())
+    }
+
+    /// What callers were told is known after every restart (invariant 9).
+    fn check_remembered(&self) -> Step {
+        let server = self.coordinator.server.as_ref().expect("just started");
+        for (number, job) in
+            self.jobs.iter().enumerate().filter(|(_, job)| job.reserved || job.told.is_some())
+        {
+            check!(
+                AcknowledgedSurvives,
+                server.knows(job.key()),
+                "job {number} was acknowledged and is forgotten"
+            );
+        }
+        Ok(())
+    }
+}
