@@ -40,7 +40,7 @@ pub mod violation;
 mod world;
 
 pub use escrow_invariants::canary::Canary;
-pub use run::{Run, Totals, first_catch, run, run_many};
+pub use run::{News, Run, Totals, first_catch, run, run_many};
 pub use violation::Violation;
 pub use world::Summary;
 

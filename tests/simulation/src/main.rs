@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use escrow_simulation::{Canary, first_catch, run, run_many};
+use escrow_simulation::{Canary, News, first_catch, run, run_many};
 
 /// Deterministic simulation of the whole of Escrow.
 #[derive(Parser)]
@@ -82,13 +82,15 @@ fn canaries(seeds: std::ops::Range<u64>) -> ExitCode {
 fn many(args: &Args) -> ExitCode {
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let seeds = args.first..args.first.saturating_add(args.seeds);
-    let totals = run_many(seeds, args.canary, threads, |done, took| println!("{done} seeds, {took:.0?}"));
-    for run in &totals.found {
-        if let Err(violation) = &run.result {
-            println!("seed {}: VIOLATION: {violation}", run.seed);
-            println!("again: {}", escrow_simulation::command(run.seed));
+    let totals = run_many(seeds, args.canary, threads, |news| match news {
+        News::Done(done, took) => println!("{done} seeds, {took:.0?}"),
+        News::Found(run) => {
+            if let Err(violation) = &run.result {
+                println!("seed {}: VIOLATION: {violation}", run.seed);
+                println!("again: {}", escrow_simulation::command(run.seed));
+            }
         }
-    }
+    });
     let (sum, found) = (&totals.sum, totals.found.len());
     println!(
         "{} seeds in {:.1?}, {:.0} a minute on {threads} threads: {} transactions, {} deaths, {} events, {found} violations",

@@ -66,12 +66,22 @@ impl Totals {
     }
 }
 
-/// Runs many seeds on several threads; `tell` hears now and then how many are done. Stops early when it keeps finding things.
+/// What is told of many seeds while they run.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// So many are done, after so long.
+    Done(u64, Duration),
+    /// This one found something.
+    Found(&'a Run),
+}
+
+/// Runs many seeds on several threads; `tell` hears at once of what is found, and now and then how many are done. Stops early when
+/// it keeps finding things.
 pub fn run_many(
     seeds: std::ops::Range<u64>,
     canary: Option<Canary>,
     threads: usize,
-    tell: impl Fn(u64, Duration) + Sync,
+    tell: impl Fn(News<'_>) + Sync,
 ) -> Totals {
     /// So many violations are enough.
     const FOUND_MAX: usize = 5;
@@ -86,12 +96,14 @@ pub fn run_many(
             }
             let run = run(seed, canary, false);
             totals.seeds += 1;
-            match &run.result {
-                Ok(summary) => totals.sum.add(summary),
-                Err(_) => totals.found.push(run),
+            if let Ok(summary) = &run.result {
+                totals.sum.add(summary);
+            } else {
+                tell(News::Found(&run));
+                totals.found.push(run);
             }
             if (seed - seeds.start + 1).is_multiple_of(TELL_EVERY) {
-                tell(seed - seeds.start + 1, started.elapsed());
+                tell(News::Done(seed - seeds.start + 1, started.elapsed()));
             }
         }
         totals

@@ -27,7 +27,7 @@ fn no_seed_finds_a_violation() {
     let first = number("ESCROW_FIRST_SEED").unwrap_or(0);
     let seeds = number("ESCROW_SEEDS").unwrap_or(SEEDS);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let totals = run_many(first..first + seeds, None, threads, |_, _| ());
+    let totals = run_many(first..first + seeds, None, threads, |_| ());
     // Straight to the log of CI, past the test harness.
     eprintln!(
         "simulation: {} seeds, {:.0} seeds a minute on {threads} threads, {:?}",
