@@ -1,0 +1,434 @@
+//! One replica of one group: openraft with this house's log, network and state machine, and what an owner needs of it.
+//!
+//! ```text
+//!            propose(term, commands)                     call (from other replicas)
+//!  owner ───────────────────────────────▶ Raft ◀──────────────────────────────── service
+//!    ▲                                     │ │
+//!    │        Fed: committed entries,      │ └──▶ journal (log, votes) ── durable ──▶ callback
+//!    └──────── snapshots to make, install ─┘
+//! ```
+//! An owner acts to the outside only while its replica leads ([`Standing`]) and an entry of its own term is applied; what it proposes
+//! bears the term in which it was leader, and is dropped in any other. A leader that hears nothing from a quorum gives up by
+//! itself, so that whoever talks to it goes elsewhere.
+//!
+//! **Invariant:** no entry reaches the owner before it is committed, and none twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use escrow_journal::storage::{Disk, DiskFile};
+use escrow_proto::v1;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::raft::VoteRequest;
+use openraft::raft::linearizable_read::LinearizerOption;
+use openraft::{Config, Raft, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft_rt::AsyncRuntime as _;
+use tokio::sync::{mpsc, watch};
+
+use crate::error::{NotLeader, ReplicaError};
+use crate::log::GroupLog;
+use crate::machine::{Fed, Machine};
+use crate::network::{Peers, Transport};
+use crate::runtime::{self, Runtime};
+use crate::types::{Address, Commands, GroupId, LogId, Member, MemberId, Position, Types};
+use crate::wire;
+
+/// Bytes of entries that a checkpoint includes and that are kept all the same, for followers that are a little behind: the others get
+/// a snapshot.
+pub const BYTES_KEPT: usize = 32 << 20;
+/// Proposals handed to Raft in one go.
+const PROPOSALS_PER_TURN: usize = 64;
+
+/// Times of a group, in milliseconds. The same for all its members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// How often a leader says that it is there.
+    pub heartbeat_ms: u64,
+    /// A follower that hears nothing for a time drawn from this much to twice this much, beyond the leader's lease of twice this much,
+    /// stands for election.
+    pub election_ms: u64,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self { heartbeat_ms: 50, election_ms: 200 }
+    }
+}
+
+/// What a replica is.
+pub struct Settings {
+    /// The group.
+    pub group: GroupId,
+    /// This member.
+    pub me: Member,
+    /// The members of a new group, this one included; of an existing group, where its members listen now.
+    pub members: Vec<Member>,
+    /// Whether the group is new. Never for a replica that has lost its disk: it would vote against what it had promised.
+    pub is_new: bool,
+    /// Replicas of other clusters are refused.
+    pub cluster_id: String,
+    /// Times.
+    pub times: Times,
+    /// The other replicas.
+    pub transport: Arc<dyn Transport>,
+    /// Where snapshots are written and read.
+    pub disk: Arc<dyn Disk>,
+    /// A directory for them, of this group alone.
+    pub snapshot_dir: PathBuf,
+    /// Bytes of entries that are kept although a checkpoint includes them: [`BYTES_KEPT`].
+    pub bytes_kept: usize,
+}
+
+/// Whether a replica leads.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// The newest term that it knows.
+    pub term: u64,
+    /// It leads in this term.
+    pub leads: bool,
+    /// Endpoint of the leader, if it is known; never of this replica when it does not lead.
+    pub leader: Option<String>,
+}
+
+pub(crate) type RaftOf = Raft<Types, Machine>;
+
+/// A snapshot that is being received.
+pub(crate) struct Incoming {
+    pub(crate) path: PathBuf,
+    pub(crate) file: Box<dyn DiskFile>,
+    pub(crate) last: Option<LogId>,
+    pub(crate) bytes: u64,
+}
+
+pub(crate) struct Inner {
+    pub(crate) group: GroupId,
+    pub(crate) me: Member,
+    pub(crate) raft: RaftOf,
+    pub(crate) log: GroupLog,
+    pub(crate) peers: Peers,
+    proposals: mpsc::UnboundedSender<(u64, Bytes)>,
+    pub(crate) standing: watch::Receiver<Standing>,
+    bytes_kept: usize,
+    pub(crate) checkpointed: Arc<Mutex<Position>>,
+    pub(crate) incoming: tokio::sync::Mutex<Option<Incoming>>,
+}
+
+/// A replica of a group. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Replica(pub(crate) Arc<Inner>);
+
+/// What a group tells the owner of its state machine.
+pub type Feed = mpsc::UnboundedReceiver<Fed>;
+
+fn raft_error(error: impl std::fmt::Display) -> ReplicaError {
+    ReplicaError::Raft(error.to_string())
+}
+
+fn config(group: GroupId, times: Times) -> Result<Config, ReplicaError> {
+    let config = Config {
+        cluster_name: group.to_string(),
+        heartbeat_interval: times.heartbeat_ms,
+        election_timeout_min: times.election_ms,
+        election_timeout_max: times.election_ms * 2,
+        // The owner says when there is a checkpoint; and nothing but a missing entry makes a snapshot necessary.
+        snapshot_policy: SnapshotPolicy::Never,
+        replication_lag_threshold: u64::MAX,
+        // Entries go when [`Replica::checkpointed`] says so.
+        max_in_snapshot_log_to_keep: u64::MAX,
+        enable_pre_vote: Some(true),
+        // A leader that restarts has forgotten what it did in its term: it must not go on in it.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| ReplicaError::Config(error.to_string()))
+}
+
+impl Replica {
+    /// Starts a replica over a log that was recovered. `position` is where the owner's state is. Must be called where
+    /// [`crate::runtime`] finds an executor.
+    pub async fn start(
+        settings: Settings,
+        log: GroupLog,
+        position: Position,
+    ) -> Result<(Self, Feed), ReplicaError> {
+        let Settings {
+            group,
+            me,
+            members,
+            is_new,
+            cluster_id,
+            times,
+            transport,
+            disk,
+            snapshot_dir,
+            bytes_kept,
+        } = settings;
+        let was_pristine = log.is_pristine() && position.index() == 0;
+        let (feed, fed) = mpsc::unbounded_channel();
+        let directory: BTreeMap<u32, String> =
+            members.iter().map(|member| (member.id.number(), member.endpoint.clone())).collect();
+        let peers = Peers {
+            group,
+            me: me.id,
+            cluster_id: cluster_id.into(),
+            transport,
+            directory: Arc::new(directory),
+            disk,
+            snapshot_dir: Arc::new(snapshot_dir),
+            feed: feed.downgrade(),
+        };
+        let checkpointed = Arc::new(Mutex::new(position.clone()));
+        let machine = Machine::new(feed.clone(), position, Arc::clone(&checkpointed));
+        let config = Arc::new(config(group, times)?);
+        let raft = Raft::new(me.id.get(), config, peers.clone(), log.clone(), machine);
+        let raft: RaftOf = raft.await.map_err(raft_error)?;
+        if was_pristine && is_new {
+            let members: BTreeMap<u64, Address> =
+                members.iter().map(|member| (member.id.get(), Address(member.endpoint.clone()))).collect();
+            // Every member does so, with the same members: whichever is first.
+            raft.initialize(members).await.map_err(raft_error)?;
+        }
+        let (proposals, proposed) = mpsc::unbounded_channel();
+        runtime::spawn(hand_over(raft.clone(), proposed));
+        let (tell, standing) = watch::channel(Standing::default());
+        runtime::spawn(watch_standing(raft.clone(), peers.clone(), times, tell, feed.downgrade()));
+        let incoming = tokio::sync::Mutex::new(None);
+        let inner =
+            Inner { group, me, raft, log, peers, proposals, standing, bytes_kept, checkpointed, incoming };
+        let replica = Self(Arc::new(inner));
+        if was_pristine && !is_new {
+            runtime::spawn(crate::membership::join(replica.clone()));
+        }
+        Ok((replica, fed))
+    }
+
+    /// Its group.
+    pub fn group(&self) -> GroupId {
+        self.0.group
+    }
+
+    /// This member.
+    pub fn me(&self) -> &Member {
+        &self.0.me
+    }
+
+    /// Whether it leads, and who does: the newest is always there.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.0.standing.clone()
+    }
+
+    /// Appends commands to the group's log, if this replica leads in that term when their turn comes; otherwise they are dropped.
+    /// Whoever leads hears of them again as [`Fed::Committed`], in the order in which they were proposed.
+    pub fn propose(&self, term: u64, commands: Vec<u8>) {
+        // A stopped Raft tells the owner by the feed.
+        let _ = self.0.proposals.send((term, commands.into()));
+    }
+
+    /// A place in the log that includes everything that was acknowledged before this call, once a quorum has confirmed that this
+    /// replica leads (Raft's read index, Ongaro 2014, 6.4). Whoever has applied that much may answer a read.
+    pub async fn read_index(&self) -> Result<u64, NotLeader> {
+        let options = LinearizerOption::from(ReadPolicy::ReadIndex);
+        match self.0.raft.get_read_linearizer(options).await {
+            Ok(linearizer) => Ok(linearizer.read_log_id().index() + 1),
+            Err(_) => Err(self.not_leader()),
+        }
+    }
+
+    /// Who leads, for whoever asks the wrong replica.
+    pub fn not_leader(&self) -> NotLeader {
+        let standing = self.0.standing.borrow();
+        NotLeader { leader: standing.leader.clone().filter(|_| !standing.leads) }
+    }
+
+    /// The owner has a durable checkpoint of this place: entries before it may be given up.
+    pub fn checkpointed(&self, position: Position) {
+        let superfluous = position.last.and_then(|last| self.0.log.superfluous(last, self.0.bytes_kept));
+        *self.0.checkpointed.lock().unwrap_or_else(PoisonError::into_inner) = position;
+        let raft = self.0.raft.clone();
+        runtime::spawn(async move {
+            // A stopped Raft tells the owner by the feed.
+            let _ = raft.trigger().snapshot().await;
+            if let Some(upto) = superfluous {
+                let _ = raft.trigger().purge_log(upto).await;
+            }
+        });
+    }
+
+    /// If it leads, lets the member that is furthest lead instead; ends when another leads, or when the time is over. Whether it
+    /// does not lead any more.
+    pub async fn hand_over(&self, within: Duration) -> bool {
+        let handing_over = async {
+            while self.0.standing.borrow().leads {
+                let successor = crate::membership::successor(&self.0.raft.metrics().borrow_watched());
+                match successor {
+                    Some(successor) => self.offer(successor).await,
+                    None => return false,
+                }
+            }
+            true
+        };
+        runtime::within(within, handing_over).await.unwrap_or(false)
+    }
+
+    /// Asks a member to take over, and waits for a moment whether it does: it may have been too busy, or too far behind.
+    pub(crate) async fn offer(&self, to: u64) {
+        const MOMENT: Duration = Duration::from_millis(500);
+        // A stopped Raft tells the owner by the feed.
+        let _ = self.0.raft.trigger().transfer_leader(to).await;
+        let mut standing = self.standing();
+        let follows = async {
+            while standing.borrow_and_update().leads {
+                if standing.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        let _ = runtime::within(MOMENT, follows).await;
+    }
+
+    /// Ends Raft's tasks. Leadership is not handed over by this.
+    pub async fn stop(&self) {
+        // It has ended in any case.
+        let _ = self.0.raft.shutdown().await;
+    }
+
+    /// The voters of the newest membership.
+    pub(crate) fn voters(metrics: &RaftMetrics<Types>) -> BTreeSet<u64> {
+        metrics.membership_config.membership().voter_ids().collect()
+    }
+}
+
+/// Takes proposals to Raft, in order.
+async fn hand_over(raft: RaftOf, mut proposed: mpsc::UnboundedReceiver<(u64, Bytes)>) {
+    let mut batch = Vec::with_capacity(PROPOSALS_PER_TURN);
+    while proposed.recv_many(&mut batch, PROPOSALS_PER_TURN).await > 0 {
+        for (term, commands) in batch.drain(..) {
+            if raft.write(Commands(commands)).with_leader(term).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Follows who leads, and has a leader without a quorum give up.
+async fn watch_standing(
+    raft: RaftOf,
+    peers: Peers,
+    times: Times,
+    tell: watch::Sender<Standing>,
+    feed: mpsc::WeakUnboundedSender<Fed>,
+) {
+    // Beyond the lease that followers grant, and some heartbeats that were lost.
+    let silence_max = Duration::from_millis(times.election_ms * 4);
+    let mut metrics = raft.metrics();
+    let mut leads_since = None;
+    loop {
+        let now = runtime::Instant::of_now();
+        let standing = {
+            let metrics = metrics.borrow_and_update();
+            if let Err(error) = &metrics.running_state {
+                if let Some(feed) = feed.upgrade() {
+                    let _ = feed.send(Fed::Stopped(error.to_string()));
+                }
+                return;
+            }
+            standing_of(&metrics, &peers)
+        };
+        leads_since = leads_since.filter(|_| standing.leads).or(standing.leads.then_some(now));
+        let is_alone = Replica::voters(&raft.metrics().borrow_watched()).len() == 1;
+        if standing.leads && !is_alone {
+            let heard = raft.metrics().borrow_watched().last_quorum_acked;
+            let heard = heard.map_or(leads_since, |heard| Some(*heard)).max(leads_since);
+            if heard.is_some_and(|heard| now - heard > silence_max) {
+                tracing::warn!(group = %peers.group, term = standing.term, "no quorum answers: giving up leadership");
+                step_down(&raft, standing.term).await;
+                leads_since = None;
+            }
+        }
+        tell.send_if_modified(|told| {
+            let changed = *told != standing;
+            *told = standing;
+            changed
+        });
+        if tell.is_closed() {
+            return;
+        }
+        let pause = runtime::sleep(Duration::from_millis(times.election_ms));
+        if let openraft_rt::Select2::First(Err(_)) = Runtime::select2(metrics.changed(), pause).await {
+            return;
+        }
+    }
+}
+
+/// Has a leader give up: openraft has no verb for it, but gives its vote in a newer term to whoever asks. Nobody asks here, so that
+/// nobody leads in that term by it; in the next ones it takes part like any other.
+async fn step_down(raft: &RaftOf, term: u64) {
+    const NOBODY: u64 = u64::MAX;
+    let ballot = v1::Ballot { term: term + 1, member: NOBODY, committed: false };
+    let beyond_all = v1::LogId { term: term + 1, index: u64::MAX - 1 };
+    let mut request = VoteRequest::new(wire::to_vote(ballot), Some(wire::to_log_id(beyond_all)));
+    // Its own lease does not protect it from itself.
+    request.leadership_transfer = true;
+    // A stopped Raft tells the owner by the feed.
+    let _ = raft.vote(request).await;
+}
+
+fn standing_of(metrics: &RaftMetrics<Types>, peers: &Peers) -> Standing {
+    let leads = metrics.state == ServerState::Leader;
+    let membership = metrics.membership_config.membership();
+    let leader = metrics.current_leader.filter(|&leader| leads || leader != metrics.id);
+    let leader = leader.and_then(|id| membership.get_node(&id).map(|node| peers.endpoint(id, node)));
+    Standing { term: metrics.current_term, leads, leader }
+}
+
+/// What operators see of a replica. The owner adds what it has applied.
+impl Replica {
+    /// How it stands.
+    pub fn report(&self) -> v1::Replica {
+        let metrics = self.0.raft.metrics().borrow_watched().clone();
+        let role = match metrics.state {
+            ServerState::Learner => v1::replica::Role::Learner,
+            ServerState::Follower => v1::replica::Role::Follower,
+            ServerState::Candidate => v1::replica::Role::Candidate,
+            ServerState::Leader => v1::replica::Role::Leader,
+            ServerState::Shutdown => v1::replica::Role::Stopped,
+        };
+        let place = |id: Option<LogId>| id.map_or(0, |id| id.index + 1);
+        let membership = metrics.membership_config.membership();
+        let voters = Self::voters(&metrics);
+        let now = runtime::Instant::of_now();
+        let members = membership.nodes().map(|(&id, node)| {
+            let matched = metrics.replication.as_ref().and_then(|all| all.get(&id)).map(|&id| place(id));
+            let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&id)).and_then(|heard| *heard);
+            v1::ReplicaMember {
+                member: Some(v1::Member { id, endpoint: self.0.peers.endpoint(id, node) }),
+                voter: voters.contains(&id),
+                matched,
+                silent_ms: heard.map(|heard| (now - *heard).as_millis() as u64),
+            }
+        });
+        let checkpointed = self.0.checkpointed.lock().unwrap_or_else(PoisonError::into_inner).index();
+        v1::Replica {
+            group: Some(wire::group(self.0.group)),
+            id: self.0.me.id.get(),
+            role: role.into(),
+            term: metrics.current_term,
+            leader: self.0.standing.borrow().leader.clone().unwrap_or_default(),
+            last: metrics.last_log_index.map_or(0, |index| index + 1),
+            committed: place(metrics.local_committed),
+            applied: place(metrics.last_applied),
+            checkpointed,
+            purged: place(metrics.purged),
+            members: members.collect(),
+            digest: String::new(),
+        }
+    }
+}
+
+/// For whoever keeps members by their raw numbers.
+pub(crate) fn member_id(raw: u64) -> MemberId {
+    MemberId::from_raw(raw)
+}

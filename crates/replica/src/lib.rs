@@ -1,0 +1,39 @@
+//! Raft groups: what turns a pure state machine with one owner into a replicated one.
+//!
+//! A group is a few replicas, each in a process of its own, that agree on one log by openraft. The owner of the state machine proposes
+//! batches of commands while its replica leads, and applies what is committed, in order, whether it leads or not: a leader change and
+//! the recovery after a crash are the same path.
+//!
+//! # Layout
+//! - [`group`]: [`Replica`], one replica of a group: propose, standing, read index, status
+//! - [`log`]: the log of a group as a virtual log in the journal of the process
+//! - [`machine`]: committed entries and snapshots on their way to the owner ([`Fed`])
+//! - [`network`]: calls to other replicas; [`service`]: calls from them; [`grpc`]: both over gRPC
+//! - [`membership`]: adding, removing, replacing members; coming back after the loss of a disk
+//! - [`runtime`]: tokio, or a simulation's executor
+//! - `types`, `wire`: openraft's types, and as messages
+//!
+//! A group of one has no replica: its owner's log is the journal itself, and pays nothing for consensus
+//! (docs/decisions/0015-raft-by-openraft.md).
+//!
+//! **Invariant:** knows nothing of transactions and wallets; commands are opaque. Nothing here decides what is committed: openraft does.
+
+pub mod error;
+pub mod group;
+pub mod grpc;
+pub mod log;
+pub mod machine;
+pub mod membership;
+pub mod network;
+pub mod runtime;
+pub mod service;
+mod types;
+mod wire;
+
+pub use error::{Malformed, NotLeader, ReplicaError};
+pub use group::{Feed, Replica, Settings, Standing, Times};
+pub use log::{GroupLog, Recovering, Trim};
+pub use machine::{Committed, Fed};
+pub use network::{CallError, Transport};
+pub use service::Replicas;
+pub use types::{GroupId, Member, MemberId, Position};

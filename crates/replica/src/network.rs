@@ -1,0 +1,300 @@
+//! How the replicas of a group reach each other: openraft's calls as messages over a [`Transport`].
+//!
+//! One call at a time for each purpose (entries, heartbeats, snapshots), each with a limit in time. A snapshot goes in chunks, read
+//! from a file that the owner made of its newest checkpoint; the leader serves meanwhile.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use escrow_journal::storage::Disk;
+use escrow_proto::v1;
+use escrow_proto::v1::call_request::Call;
+use escrow_proto::v1::call_response::Answer;
+use futures_util::future::BoxFuture;
+use openraft::errors::ErrorSource as _;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::impls::BoxedErrorSource;
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, StorageError};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::Malformed;
+use crate::machine::{Fed, Snapshot};
+use crate::runtime;
+use crate::types::{Address, GroupId, MemberId, Position, RaftSnapshot, Types, Vote};
+use crate::wire;
+
+/// Bytes of a snapshot in one message.
+const CHUNK_BYTES: usize = 1 << 20;
+/// How long a follower may take to make entries durable. Heartbeats are cut off earlier, by openraft.
+const APPEND_WITHIN: Duration = Duration::from_secs(2);
+/// How long a chunk may take.
+const CHUNK_WITHIN: Duration = Duration::from_secs(10);
+/// How long the last chunk may take: the follower makes all of it durable before it answers.
+const INSTALL_WITHIN: Duration = Duration::from_secs(300);
+
+/// Why a call was not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallError {
+    /// It did not reach the other; a pause is due.
+    Unreachable(String),
+    /// It may have reached the other.
+    Failed(String),
+}
+
+/// Carries calls between replicas: gRPC, or a simulated network.
+pub trait Transport: Send + Sync + 'static {
+    /// Calls the replica at an endpoint; gives up after `within`.
+    fn call(
+        &self,
+        endpoint: &str,
+        request: v1::CallRequest,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<v1::CallResponse, CallError>>;
+}
+
+/// Makes the connections of one replica to its peers.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    pub(crate) group: GroupId,
+    pub(crate) me: MemberId,
+    pub(crate) cluster_id: Arc<str>,
+    pub(crate) transport: Arc<dyn Transport>,
+    /// Where numbered processes listen now, whatever the group's log says of them.
+    pub(crate) directory: Arc<BTreeMap<u32, String>>,
+    pub(crate) disk: Arc<dyn Disk>,
+    /// Where files for snapshots are made.
+    pub(crate) snapshot_dir: Arc<PathBuf>,
+    pub(crate) feed: mpsc::WeakUnboundedSender<Fed>,
+}
+
+impl Peers {
+    /// Where a member listens: where its process was said to be, or else where it was when it became a member.
+    pub(crate) fn endpoint(&self, member: u64, address: &Address) -> String {
+        self.directory.get(&MemberId::from_raw(member).number()).unwrap_or(&address.0).clone()
+    }
+
+    /// Calls another replica.
+    pub(crate) async fn call(
+        &self,
+        to: u64,
+        endpoint: &str,
+        call: Call,
+        within: Duration,
+    ) -> Result<Answer, CallError> {
+        let request = v1::CallRequest {
+            group: Some(wire::group(self.group)),
+            from: self.me.get(),
+            to,
+            cluster_id: self.cluster_id.to_string(),
+            call: Some(call),
+        };
+        let response = self.transport.call(endpoint, request, within);
+        let response = runtime::within(within, response).await;
+        let response = response.ok_or_else(|| CallError::Failed("no answer in time".into()))??;
+        response.answer.ok_or_else(|| CallError::Failed("an empty answer".into()))
+    }
+}
+
+impl RaftNetworkFactory<Types> for Peers {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &Address) -> Self::Network {
+        let endpoint = self.endpoint(target, node);
+        Peer { peers: self.clone(), target, endpoint }
+    }
+}
+
+/// The way to one member.
+pub(crate) struct Peer {
+    peers: Peers,
+    target: u64,
+    endpoint: String,
+}
+
+fn rpc(error: CallError) -> RPCError<Types> {
+    match error {
+        CallError::Unreachable(why) => RPCError::Unreachable(Unreachable::from_string(why)),
+        CallError::Failed(why) => RPCError::Network(NetworkError::from_string(why)),
+    }
+}
+
+fn malformed(error: Malformed) -> RPCError<Types> {
+    RPCError::Network(NetworkError::new(&error))
+}
+
+const UNEXPECTED: Malformed = Malformed("the answer to another call");
+
+impl Peer {
+    async fn call(&self, call: Call, within: Duration) -> Result<Answer, RPCError<Types>> {
+        self.peers.call(self.target, &self.endpoint, call, within).await.map_err(rpc)
+    }
+
+    async fn ask(
+        &self,
+        request: VoteRequest<Types>,
+        rehearsal: bool,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let call = v1::VoteCall {
+            vote: Some(wire::ballot(&request.vote)),
+            last: request.last_log_id.map(wire::log_id),
+            transfer: request.leadership_transfer,
+            rehearsal,
+        };
+        match self.call(Call::Vote(call), option.soft_ttl()).await? {
+            Answer::Vote(answer) => Ok(VoteResponse {
+                vote: wire::wanted_vote(answer.vote).map_err(malformed)?,
+                vote_granted: answer.granted,
+                last_log_id: answer.last.map(wire::to_log_id),
+            }),
+            _ => Err(malformed(UNEXPECTED)),
+        }
+    }
+
+    /// Has the owner write its newest checkpoint to a file.
+    async fn export(&self) -> Result<(PathBuf, Position), String> {
+        let name = format!("{}-to-{}.snapshot", self.peers.group, MemberId::from_raw(self.target));
+        let path = self.peers.snapshot_dir.join(name);
+        let (done, exported) = oneshot::channel();
+        let feed = self.peers.feed.upgrade().ok_or("the owner has ended")?;
+        feed.send(Fed::Export { path: path.clone(), done }).map_err(|_| "the owner has ended")?;
+        let position = exported.await.map_err(|_| "the owner has ended")??;
+        Ok((path, position))
+    }
+
+    async fn send_file(
+        &self,
+        vote: Vote,
+        path: &Path,
+        position: &Position,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let lost = |error: std::io::Error| {
+            StreamingError::StorageError(StorageError::read_snapshot(
+                None,
+                BoxedErrorSource::from_error(&error),
+            ))
+        };
+        let file = self.peers.disk.open(path).map_err(lost)?;
+        let size = file.size().map_err(lost)?;
+        let mut offset = 0;
+        loop {
+            let mut chunk = vec![0; CHUNK_BYTES.min((size - offset) as usize)];
+            file.read_exact_at(&mut chunk, offset).map_err(lost)?;
+            let end = offset + chunk.len() as u64;
+            let call = v1::SnapshotCall {
+                vote: Some(wire::ballot(&vote)),
+                last: position.last.map(wire::log_id),
+                membership: Some(wire::stored(&position.membership)),
+                offset,
+                chunk: Bytes::from(chunk),
+                done: end == size,
+            };
+            let within = if end == size { INSTALL_WITHIN } else { CHUNK_WITHIN };
+            let answer = self.peers.call(self.target, &self.endpoint, Call::Snapshot(call), within).await;
+            let answer = answer.map_err(|error| match error {
+                CallError::Unreachable(why) => StreamingError::Unreachable(Unreachable::from_string(why)),
+                CallError::Failed(why) => StreamingError::Network(NetworkError::from_string(why)),
+            })?;
+            let Answer::Snapshot(answer) = answer else {
+                return Err(StreamingError::Network(NetworkError::new(&UNEXPECTED)));
+            };
+            let newer = wire::wanted_vote(answer.vote)
+                .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+            if end == size || newer > vote {
+                return Ok(SnapshotResponse::new(newer));
+            }
+            offset = end;
+        }
+    }
+}
+
+impl RaftNetworkV2<Types> for Peer {
+    type SnapshotData = Snapshot;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        use v1::append_answer::Result as Outcome;
+        let call = v1::AppendCall {
+            vote: Some(wire::ballot(&request.vote)),
+            previous: request.prev_log_id.map(wire::log_id),
+            entries: request.entries.iter().map(wire::entry).collect(),
+            committed: request.leader_commit.map(wire::log_id),
+        };
+        match self.call(Call::Append(call), APPEND_WITHIN.max(option.soft_ttl())).await? {
+            Answer::Append(v1::AppendAnswer { result: Some(outcome) }) => Ok(match outcome {
+                Outcome::Success(_) => AppendEntriesResponse::Success,
+                Outcome::Partial(last) => AppendEntriesResponse::PartialSuccess(Some(wire::to_log_id(last))),
+                Outcome::Conflict(_) => AppendEntriesResponse::Conflict,
+                Outcome::HigherVote(ballot) => AppendEntriesResponse::HigherVote(wire::to_vote(ballot)),
+            }),
+            _ => Err(malformed(UNEXPECTED)),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask(request, false, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask(request, true, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        _: RaftSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        use openraft_rt::{AsyncRuntime as _, Select2};
+        let send = async {
+            let (path, position) =
+                self.export().await.map_err(|why| StreamingError::Network(NetworkError::from_string(why)))?;
+            let sent = self.send_file(vote, &path, &position).await;
+            if let Err(error) = self.peers.disk.remove(&path) {
+                tracing::warn!(path = %path.display(), %error, "a snapshot that was sent could not be removed");
+            }
+            sent
+        };
+        match runtime::Runtime::select2(Box::pin(send), Box::pin(cancel)).await {
+            Select2::First(result) => result,
+            Select2::Second(closed) => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let call = v1::TransferCall {
+            from: Some(wire::ballot(request.from_leader())),
+            last: request.last_log_id().copied().map(wire::log_id),
+        };
+        match self.call(Call::Transfer(call), option.soft_ttl()).await? {
+            Answer::Transfer(answer) if answer.refused.is_empty() => Ok(Ok(())),
+            Answer::Transfer(answer) => Err(RPCError::Network(NetworkError::from_string(answer.refused))),
+            _ => Err(malformed(UNEXPECTED)),
+        }
+    }
+}

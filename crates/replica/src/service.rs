@@ -1,0 +1,179 @@
+//! What other replicas and operators ask of the replicas of this process.
+//!
+//! **Invariant:** a call that is meant for another member, group or cluster changes nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use escrow_proto::v1;
+use escrow_proto::v1::call_request::Call;
+use escrow_proto::v1::call_response::Answer;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+
+use crate::error::Malformed;
+use crate::group::{Incoming, Replica};
+use crate::machine::Snapshot;
+use crate::types::{Entry, GroupId, RaftSnapshot, SnapshotMeta, Vote};
+use crate::wire;
+
+/// Why a call was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// It cannot be what it is meant to be.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// It is for somebody else.
+    #[error("{0}")]
+    NotHere(String),
+    /// The replica has stopped, or cannot do it.
+    #[error("{0}")]
+    Failed(String),
+}
+
+fn failed(error: impl std::fmt::Display) -> Unanswered {
+    Unanswered::Failed(error.to_string())
+}
+
+/// The replicas of one process, at most one of each group.
+#[derive(Clone, Default)]
+pub struct Replicas(Arc<BTreeMap<GroupId, Replica>>);
+
+impl Replicas {
+    /// Of these.
+    pub fn new(replicas: impl IntoIterator<Item = Replica>) -> Self {
+        Self(Arc::new(replicas.into_iter().map(|replica| (replica.group(), replica)).collect()))
+    }
+
+    /// All of them, by group.
+    pub fn iter(&self) -> impl Iterator<Item = &Replica> {
+        self.0.values()
+    }
+
+    /// The replica of a group.
+    pub fn get(&self, group: GroupId) -> Option<&Replica> {
+        self.0.get(&group)
+    }
+
+    /// The replica that an operator means.
+    pub fn named(&self, group: Option<v1::GroupName>) -> Result<&Replica, Unanswered> {
+        let group = wire::to_group(group)?;
+        self.get(group).ok_or_else(|| Unanswered::NotHere(format!("no replica of {group} is here")))
+    }
+
+    /// Answers a call of another replica.
+    pub async fn answer(&self, request: v1::CallRequest) -> Result<v1::CallResponse, Unanswered> {
+        let replica = self.named(request.group)?;
+        let inner = &replica.0;
+        if *request.cluster_id != *inner.peers.cluster_id {
+            return Err(Unanswered::NotHere("this is another cluster".into()));
+        }
+        let call = request.call.ok_or(Malformed("an empty call"))?;
+        if request.to != inner.me.id.get() && !matches!(call, Call::Join(_)) {
+            return Err(Unanswered::NotHere(format!("this is member {}", inner.me.id)));
+        }
+        let answer = match call {
+            Call::Append(call) => Answer::Append(replica.append(call).await?),
+            Call::Vote(call) => Answer::Vote(replica.vote(call).await?),
+            Call::Snapshot(call) => Answer::Snapshot(replica.receive(call).await?),
+            Call::Transfer(call) => Answer::Transfer(replica.take_over(call).await?),
+            Call::Join(call) => {
+                let member = wire::to_member(call.member.ok_or(Malformed("no member"))?);
+                Answer::Join(replica.admit(&member).await)
+            }
+        };
+        Ok(v1::CallResponse { answer: Some(answer) })
+    }
+}
+
+impl Replica {
+    async fn append(&self, call: v1::AppendCall) -> Result<v1::AppendAnswer, Unanswered> {
+        use v1::append_answer::Result as Outcome;
+        let entries: Vec<Entry> = call.entries.into_iter().map(wire::to_entry).collect::<Result<_, _>>()?;
+        let previous = call.previous.map(wire::to_log_id);
+        let mut next = previous.map_or(0, |id| id.index.saturating_add(1));
+        for entry in &entries {
+            if entry.log_id.index != next {
+                return Err(Malformed("entries with a gap").into());
+            }
+            next = next.checked_add(1).ok_or(Malformed("an index beyond all numbers"))?;
+        }
+        let request = AppendEntriesRequest {
+            vote: wire::wanted_vote(call.vote)?,
+            prev_log_id: previous,
+            entries,
+            leader_commit: call.committed.map(wire::to_log_id),
+        };
+        let outcome = match self.0.raft.append_entries(request).await.map_err(failed)? {
+            AppendEntriesResponse::Success => Outcome::Success(true),
+            AppendEntriesResponse::PartialSuccess(last) => {
+                last.map_or(Outcome::Conflict(true), |last| Outcome::Partial(wire::log_id(last)))
+            }
+            AppendEntriesResponse::Conflict => Outcome::Conflict(true),
+            AppendEntriesResponse::HigherVote(vote) => Outcome::HigherVote(wire::ballot(&vote)),
+        };
+        Ok(v1::AppendAnswer { result: Some(outcome) })
+    }
+
+    async fn vote(&self, call: v1::VoteCall) -> Result<v1::VoteAnswer, Unanswered> {
+        let mut request = VoteRequest::new(wire::wanted_vote(call.vote)?, call.last.map(wire::to_log_id));
+        request.leadership_transfer = call.transfer;
+        let answer = if call.rehearsal {
+            self.0.raft.pre_vote(request).await
+        } else {
+            self.0.raft.vote(request).await
+        };
+        let answer = answer.map_err(failed)?;
+        Ok(v1::VoteAnswer {
+            vote: Some(wire::ballot(&answer.vote)),
+            granted: answer.vote_granted,
+            last: answer.last_log_id.map(wire::log_id),
+        })
+    }
+
+    async fn take_over(&self, call: v1::TransferCall) -> Result<v1::TransferAnswer, Unanswered> {
+        let from = wire::wanted_vote(call.from)?;
+        let last = call.last.map(wire::to_log_id);
+        let request = TransferLeaderRequest::new(from, self.0.me.id.get(), last);
+        let answer = self.0.raft.handle_transfer_leader(request).await.map_err(failed)?;
+        let refused = answer.err().map_or_else(String::new, |error| error.to_string());
+        Ok(v1::TransferAnswer { refused })
+    }
+
+    /// Takes a chunk of a snapshot; installs it when it was the last.
+    async fn receive(&self, call: v1::SnapshotCall) -> Result<v1::SnapshotAnswer, Unanswered> {
+        let vote = wire::wanted_vote(call.vote)?;
+        let last = call.last.map(wire::to_log_id);
+        let mut slot = self.0.incoming.lock().await;
+        let disk = &self.0.peers.disk;
+        if call.offset == 0 {
+            let path = self.0.peers.snapshot_dir.join("incoming.snapshot");
+            // Left by a transfer that broke off.
+            let _ = disk.remove(&path);
+            let file = disk.create_new(&path).map_err(failed)?;
+            *slot = Some(Incoming { path, file, last, bytes: 0 });
+        }
+        let incoming =
+            slot.as_mut().filter(|incoming| incoming.last == last && incoming.bytes == call.offset);
+        let incoming = incoming.ok_or_else(|| failed("not the chunk that is next: begin again"))?;
+        incoming.file.write_all_at(&call.chunk, call.offset).map_err(failed)?;
+        incoming.bytes += call.chunk.len() as u64;
+        if !call.done {
+            return Ok(v1::SnapshotAnswer { vote: Some(self.ballot(vote)) });
+        }
+        let incoming = slot.take().expect("just used");
+        incoming.file.sync_data().map_err(failed)?;
+        disk.sync_dir(&self.0.peers.snapshot_dir).map_err(failed)?;
+        let last_membership = wire::to_stored(call.membership.unwrap_or_default())?;
+        let meta = SnapshotMeta { last_log_id: last, last_membership };
+        let snapshot = RaftSnapshot { meta, snapshot: Snapshot::File(incoming.path) };
+        let answer = self.0.raft.install_full_snapshot(vote, snapshot).await.map_err(failed)?;
+        Ok(v1::SnapshotAnswer { vote: Some(wire::ballot(&answer.vote)) })
+    }
+
+    /// The newest vote that it knows: the sender stops when that is newer than its own.
+    fn ballot(&self, sender: Vote) -> v1::Ballot {
+        use openraft::async_runtime::watch::WatchReceiver as _;
+        let mine = self.0.raft.metrics().borrow_watched().vote;
+        wire::ballot(if mine > sender { &mine } else { &sender })
+    }
+}
