@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use escrow_replica::Replication;
 use serde::{Deserialize, Serialize};
 
 use crate::error::CoordinatorError;
@@ -84,6 +85,8 @@ pub struct Config {
     pub message_bytes_max: usize,
     /// How long open calls may take to end once shutdown began.
     pub drain_ms: u64,
+    /// The other replicas, if there are any. Part of the data: a directory that was used with or without stays so.
+    pub replication: Option<Replication>,
 }
 
 impl Default for Config {
@@ -105,6 +108,7 @@ impl Default for Config {
             archive: Archive::Compress,
             message_bytes_max: 64 << 20,
             drain_ms: 5_000,
+            replication: None,
         }
     }
 }
@@ -158,6 +162,14 @@ impl Config {
         if let Some(id) = self.cluster_id.as_ref().filter(|id| !is_id(id)) {
             return wrong(format!("cluster_id: '{id}' is not 32 hex digits"));
         }
+        if self.replication.is_some() && self.cluster_id.is_none() {
+            return wrong("replication needs a cluster_id".into());
+        }
+        self.replication = self
+            .replication
+            .map(Replication::validated)
+            .transpose()
+            .map_err(|error| CoordinatorError::Config(error.to_string()))?;
         Ok(self)
     }
 }

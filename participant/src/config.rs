@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use escrow_replica::Replication;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ParticipantError;
@@ -54,6 +55,10 @@ pub struct Config {
     pub outcome_rows_max: usize,
     /// How long open calls may take to end once shutdown began.
     pub drain_ms: u64,
+    /// The cluster that is served, 32 hex digits; needed with replication. Default: that of the first coordinator that says hello.
+    pub cluster_id: Option<String>,
+    /// The other replicas, if there are any. Part of the data: a directory that was used with or without stays so.
+    pub replication: Option<Replication>,
 }
 
 impl Default for Config {
@@ -74,6 +79,8 @@ impl Default for Config {
             outcome_interval_ms: 1_000,
             outcome_rows_max: 1_000,
             drain_ms: 5_000,
+            cluster_id: None,
+            replication: None,
         }
     }
 }
@@ -109,6 +116,18 @@ impl Config {
         if self.outcome_interval_ms == 0 || !(1..=10_000).contains(&self.outcome_rows_max) {
             return wrong("outcome_interval_ms must be above 0, outcome_rows_max from 1 to 10,000");
         }
+        let is_id = |id: &String| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if let Some(id) = self.cluster_id.as_ref().filter(|id| !is_id(id)) {
+            return Err(ParticipantError::Config(format!("cluster_id: '{id}' is not 32 hex digits")));
+        }
+        if self.replication.is_some() && self.cluster_id.is_none() {
+            return wrong("replication needs a cluster_id");
+        }
+        self.replication = self
+            .replication
+            .map(Replication::validated)
+            .transpose()
+            .map_err(|error| ParticipantError::Config(error.to_string()))?;
         Ok(self)
     }
 }

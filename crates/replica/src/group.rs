@@ -13,7 +13,7 @@
 //!
 //! **Invariant:** no entry reaches the owner before it is committed, and none twice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,8 +22,9 @@ use bytes::Bytes;
 use escrow_journal::storage::{Disk, DiskFile};
 use escrow_proto::v1;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::raft::VoteRequest;
+use openraft::impls::ProgressResponder;
 use openraft::raft::linearizable_read::LinearizerOption;
+use openraft::raft::{ClientWriteResult, VoteRequest};
 use openraft::{Config, Raft, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
 use openraft_rt::AsyncRuntime as _;
 use tokio::sync::{mpsc, watch};
@@ -99,7 +100,7 @@ pub(crate) type RaftOf = Raft<Types, Machine>;
 pub(crate) struct Incoming {
     pub(crate) path: PathBuf,
     pub(crate) file: Box<dyn DiskFile>,
-    pub(crate) last: Option<LogId>,
+    pub(crate) position: Position,
     pub(crate) bytes: u64,
 }
 
@@ -192,8 +193,8 @@ impl Replica {
             raft.initialize(members).await.map_err(raft_error)?;
         }
         let (proposals, proposed) = mpsc::unbounded_channel();
-        runtime::spawn(hand_over(raft.clone(), proposed));
         let (tell, standing) = watch::channel(Standing::default());
+        runtime::spawn(hand_over(raft.clone(), proposed, standing.clone()));
         runtime::spawn(watch_standing(raft.clone(), peers.clone(), times, tell, feed.downgrade()));
         let incoming = tokio::sync::Mutex::new(None);
         let inner =
@@ -301,12 +302,85 @@ impl Replica {
     }
 }
 
-/// Takes proposals to Raft, in order.
-async fn hand_over(raft: RaftOf, mut proposed: mpsc::UnboundedReceiver<(u64, Bytes)>) {
+/// What one leader has proposed in one term and is not applied yet.
+#[derive(Default)]
+struct Window {
+    term: u64,
+    /// Of the next proposal.
+    next: u64,
+    proposals: VecDeque<Commands>,
+    /// One for each of the proposals, in their order.
+    answers: VecDeque<Answer>,
+}
+
+type Answer = tokio::sync::oneshot::Receiver<ClientWriteResult<Types>>;
+
+impl Window {
+    async fn send(&mut self, raft: &RaftOf, commands: Commands) -> bool {
+        let (responder, answer) = ProgressResponder::complete_only();
+        self.answers.push_back(answer);
+        raft.write(commands).with_leader(self.term).responder(responder).await.is_ok()
+    }
+
+    /// Resolves when the oldest proposal is answered: true if it is applied.
+    async fn answered(&mut self) -> bool {
+        match self.answers.front_mut() {
+            Some(answer) => matches!(answer.await, Ok(Ok(_))),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Takes proposals to Raft, in order. Raft refuses one when its lease has lapsed, and may take the next: that one is void, so all are sent again
+/// from the refused one on (go back N), until the term is over.
+async fn hand_over(
+    raft: RaftOf,
+    mut proposed: mpsc::UnboundedReceiver<(u64, Bytes)>,
+    standing: watch::Receiver<Standing>,
+) {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let mut window = Window::default();
     let mut batch = Vec::with_capacity(PROPOSALS_PER_TURN);
-    while proposed.recv_many(&mut batch, PROPOSALS_PER_TURN).await > 0 {
-        for (term, commands) in batch.drain(..) {
-            if raft.write(Commands(commands)).with_leader(term).await.is_err() {
+    loop {
+        let is_applied = tokio::select! {
+            biased;
+            is_applied = window.answered() => is_applied,
+            count = proposed.recv_many(&mut batch, PROPOSALS_PER_TURN) => {
+                if count == 0 {
+                    return;
+                }
+                for (term, bytes) in batch.drain(..) {
+                    if term != window.term {
+                        window = Window { term, next: 1, ..Window::default() };
+                    }
+                    let commands = Commands { sequence: window.next, bytes };
+                    window.next += 1;
+                    window.proposals.push_back(commands.clone());
+                    if !window.send(&raft, commands).await {
+                        return;
+                    }
+                }
+                continue;
+            }
+        };
+        if is_applied {
+            window.answers.pop_front();
+            window.proposals.pop_front();
+            continue;
+        }
+        window.answers.clear();
+        let leads = {
+            let standing = standing.borrow();
+            standing.leads && standing.term == window.term
+        };
+        if !leads {
+            // Whoever comes later in this term is refused by Raft.
+            window.proposals.clear();
+            continue;
+        }
+        runtime::sleep(PAUSE).await;
+        for commands in window.proposals.clone() {
+            if !window.send(&raft, commands).await {
                 return;
             }
         }

@@ -5,6 +5,7 @@
 //! the recovery after a crash are the same path.
 //!
 //! # Layout
+//! - [`config`]: what a server is told of replication
 //! - [`group`]: [`Replica`], one replica of a group: propose, standing, read index, status
 //! - [`log`]: the log of a group as a virtual log in the journal of the process
 //! - [`machine`]: committed entries and snapshots on their way to the owner ([`Fed`])
@@ -18,6 +19,7 @@
 //!
 //! **Invariant:** knows nothing of transactions and wallets; commands are opaque. Nothing here decides what is committed: openraft does.
 
+pub mod config;
 pub mod error;
 pub mod group;
 pub mod grpc;
@@ -30,6 +32,7 @@ pub mod service;
 mod types;
 mod wire;
 
+pub use config::Replication;
 pub use error::{Malformed, NotLeader, ReplicaError};
 pub use group::{Feed, Replica, Settings, Standing, Times};
 pub use log::{GroupLog, Recovering, Trim};

@@ -110,7 +110,7 @@ impl State {
 fn size(entry: &Entry) -> usize {
     const OVERHEAD: usize = 128;
     match &entry.payload {
-        Payload::Normal(commands) => commands.0.len() + OVERHEAD,
+        Payload::Normal(commands) => commands.bytes.len() + OVERHEAD,
         _ => OVERHEAD,
     }
 }

@@ -44,8 +44,10 @@ pub enum Fed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     pub(crate) id: LogId,
-    /// `None`: an entry of Raft's own, without effect on the state machine.
+    /// `None`: an entry of Raft's own, or a void one, without effect on the state machine.
     pub commands: Option<Bytes>,
+    /// Of the commands.
+    pub(crate) sequence: u64,
     pub(crate) membership: Option<StoredMembership>,
 }
 
@@ -63,26 +65,53 @@ impl Committed {
 
 impl From<Entry> for Committed {
     fn from(entry: Entry) -> Self {
-        let (commands, membership) = match entry.payload {
-            Payload::Blank => (None, None),
-            Payload::Normal(commands) => (Some(commands.0), None),
-            Payload::Membership(change) => (None, Some(StoredMembership::new(Some(entry.log_id), change))),
-        };
-        Self { id: entry.log_id, commands, membership }
+        let raw = Self { id: entry.log_id, commands: None, sequence: 0, membership: None };
+        match entry.payload {
+            Payload::Blank => raw,
+            Payload::Normal(commands) => {
+                Self { commands: Some(commands.bytes), sequence: commands.sequence, ..raw }
+            }
+            Payload::Membership(change) => {
+                let membership = Some(StoredMembership::new(Some(entry.log_id), change));
+                Self { membership, ..raw }
+            }
+        }
     }
 }
 
 impl Position {
-    /// Moves on by one entry, the next one.
-    pub fn advance(&mut self, entry: &Committed) {
+    /// Moves on by one entry, the next one. Commands that are void are taken out of it: see [`Commands`](crate::types::Commands).
+    pub fn advance(&mut self, entry: &mut Committed) {
         assert_eq!(entry.index(), self.index() + 1, "entries are applied without gaps, in order");
+        if entry.commands.is_some() {
+            let (term, last) = self.sequence;
+            let expected = if entry.term() == term { last + 1 } else { 1 };
+            if entry.sequence == expected {
+                self.sequence = (entry.term(), expected);
+            } else {
+                entry.commands = None;
+            }
+        }
+        self.move_to(entry);
+    }
+
+    /// Moves on by an entry that came as [`Fed::Committed`].
+    pub fn follow(&mut self, entry: &Committed) {
+        assert_eq!(entry.index(), self.index() + 1, "entries are applied without gaps, in order");
+        if entry.commands.is_some() {
+            self.sequence = (entry.term(), entry.sequence);
+        }
+        self.move_to(entry);
+    }
+
+    fn move_to(&mut self, entry: &Committed) {
         self.last = Some(entry.id);
         if let Some(membership) = &entry.membership {
             self.membership = membership.clone();
         }
     }
 
-    fn meta(&self) -> SnapshotMeta {
+    pub(crate) fn meta(&self) -> SnapshotMeta {
         SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() }
     }
 }
@@ -93,7 +122,12 @@ pub enum Snapshot {
     /// The newest checkpoint; a file is made when it is sent.
     Checkpoint,
     /// It has come from the leader.
-    File(PathBuf),
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Where it is of.
+        position: Position,
+    },
 }
 
 /// See the module.
@@ -150,8 +184,8 @@ impl RaftStateMachine<Types> for Machine {
     {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
-            let committed = Committed::from(entry);
-            self.fed.advance(&committed);
+            let mut committed = Committed::from(entry);
+            self.fed.advance(&mut committed);
             self.tell(Fed::Committed(committed))?;
             if let Some(responder) = responder {
                 responder.send(());
@@ -173,11 +207,11 @@ impl RaftStateMachine<Types> for Machine {
         meta: &SnapshotMeta,
         snapshot: Self::SnapshotData,
     ) -> Result<(), io::Error> {
-        let Snapshot::File(path) = snapshot else {
+        let Snapshot::File { path, position } = snapshot else {
             // A start: the state is the checkpoint already.
             return Ok(());
         };
-        let position = Position { last: meta.last_log_id, membership: meta.last_membership.clone() };
+        assert_eq!(meta, &position.meta(), "a snapshot is of one place");
         let (done, installed) = oneshot::channel();
         self.tell(Fed::Install { position: position.clone(), path, done })?;
         let gone = |_| io::Error::other("the owner has ended");

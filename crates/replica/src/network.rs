@@ -192,8 +192,7 @@ impl Peer {
             let end = offset + chunk.len() as u64;
             let call = v1::SnapshotCall {
                 vote: Some(wire::ballot(&vote)),
-                last: position.last.map(wire::log_id),
-                membership: Some(wire::stored(&position.membership)),
+                position: Some(wire::position(position)),
                 offset,
                 chunk: Bytes::from(chunk),
                 done: end == size,

@@ -13,7 +13,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeader
 use crate::error::Malformed;
 use crate::group::{Incoming, Replica};
 use crate::machine::Snapshot;
-use crate::types::{Entry, GroupId, RaftSnapshot, SnapshotMeta, Vote};
+use crate::types::{Entry, GroupId, RaftSnapshot, Vote};
 use crate::wire;
 
 /// Why a call was not answered.
@@ -142,7 +142,7 @@ impl Replica {
     /// Takes a chunk of a snapshot; installs it when it was the last.
     async fn receive(&self, call: v1::SnapshotCall) -> Result<v1::SnapshotAnswer, Unanswered> {
         let vote = wire::wanted_vote(call.vote)?;
-        let last = call.last.map(wire::to_log_id);
+        let position = wire::to_position(call.position.unwrap_or_default())?;
         let mut slot = self.0.incoming.lock().await;
         let disk = &self.0.peers.disk;
         if call.offset == 0 {
@@ -150,10 +150,10 @@ impl Replica {
             // Left by a transfer that broke off.
             let _ = disk.remove(&path);
             let file = disk.create_new(&path).map_err(failed)?;
-            *slot = Some(Incoming { path, file, last, bytes: 0 });
+            *slot = Some(Incoming { path, file, position: position.clone(), bytes: 0 });
         }
         let incoming =
-            slot.as_mut().filter(|incoming| incoming.last == last && incoming.bytes == call.offset);
+            slot.as_mut().filter(|incoming| incoming.position == position && incoming.bytes == call.offset);
         let incoming = incoming.ok_or_else(|| failed("not the chunk that is next: begin again"))?;
         incoming.file.write_all_at(&call.chunk, call.offset).map_err(failed)?;
         incoming.bytes += call.chunk.len() as u64;
@@ -163,9 +163,8 @@ impl Replica {
         let incoming = slot.take().expect("just used");
         incoming.file.sync_data().map_err(failed)?;
         disk.sync_dir(&self.0.peers.snapshot_dir).map_err(failed)?;
-        let last_membership = wire::to_stored(call.membership.unwrap_or_default())?;
-        let meta = SnapshotMeta { last_log_id: last, last_membership };
-        let snapshot = RaftSnapshot { meta, snapshot: Snapshot::File(incoming.path) };
+        let (meta, path) = (position.meta(), incoming.path);
+        let snapshot = RaftSnapshot { meta, snapshot: Snapshot::File { path, position } };
         let answer = self.0.raft.install_full_snapshot(vote, snapshot).await.map_err(failed)?;
         Ok(v1::SnapshotAnswer { vote: Some(wire::ballot(&answer.vote)) })
     }

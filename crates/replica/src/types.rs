@@ -21,11 +21,17 @@ openraft::declare_raft_types!(
 
 /// One batch of commands of a state machine, as its owner encoded them.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Commands(pub Bytes);
+pub struct Commands {
+    /// Counts the batches that one leader proposes in one term, from 1. openraft may refuse one (the lease has lapsed for a moment)
+    /// and take the next: whatever does not follow the one before it is void, and proposed again.
+    pub sequence: u64,
+    /// The commands.
+    pub bytes: Bytes,
+}
 
 impl fmt::Debug for Commands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
+        write!(f, "{}: {} bytes", self.sequence, self.bytes.len())
     }
 }
 
@@ -138,6 +144,8 @@ pub struct Member {
 pub struct Position {
     pub(crate) last: Option<LogId>,
     pub(crate) membership: StoredMembership,
+    /// Term and sequence of the last commands that were not void.
+    pub(crate) sequence: (u64, u64),
 }
 
 impl Position {

@@ -40,10 +40,14 @@ pub(crate) fn entry(entry: &Entry) -> v1::LogEntry {
     use v1::log_entry::Payload as Message;
     let payload = match &entry.payload {
         Payload::Blank => None,
-        Payload::Normal(commands) => Some(Message::Commands(commands.0.clone())),
+        Payload::Normal(commands) => Some(Message::Commands(commands.bytes.clone())),
         Payload::Membership(change) => Some(Message::Membership(membership(change))),
     };
-    v1::LogEntry { id: Some(log_id(entry.log_id)), payload }
+    let sequence = match &entry.payload {
+        Payload::Normal(commands) => commands.sequence,
+        _ => 0,
+    };
+    v1::LogEntry { id: Some(log_id(entry.log_id)), payload, sequence }
 }
 
 pub(crate) fn to_entry(message: v1::LogEntry) -> Result<Entry, Malformed> {
@@ -51,7 +55,7 @@ pub(crate) fn to_entry(message: v1::LogEntry) -> Result<Entry, Malformed> {
     let id = message.id.ok_or(Malformed("an entry without a place"))?;
     let payload = match message.payload {
         None => Payload::Blank,
-        Some(Message::Commands(bytes)) => Payload::Normal(Commands(bytes)),
+        Some(Message::Commands(bytes)) => Payload::Normal(Commands { sequence: message.sequence, bytes }),
         Some(Message::Membership(message)) => Payload::Membership(to_membership(message)?),
     };
     Ok(Entry { log_id: to_log_id(id), payload })
@@ -112,18 +116,31 @@ pub(crate) fn to_member(message: v1::Member) -> Member {
     Member { id: MemberId::from_raw(message.id), endpoint: message.endpoint }
 }
 
+pub(crate) fn position(position: &Position) -> v1::Position {
+    v1::Position {
+        last: position.last.map(log_id),
+        membership: Some(stored(&position.membership)),
+        sequence_term: position.sequence.0,
+        sequence: position.sequence.1,
+    }
+}
+
+pub(crate) fn to_position(message: v1::Position) -> Result<Position, Malformed> {
+    Ok(Position {
+        last: message.last.map(to_log_id),
+        membership: to_stored(message.membership.unwrap_or_default())?,
+        sequence: (message.sequence_term, message.sequence),
+    })
+}
+
 impl Position {
     /// The bytes of it, to be kept with a checkpoint.
     pub fn encode(&self) -> Vec<u8> {
-        let last = self.last.map(log_id);
-        v1::SnapshotCall { last, membership: Some(stored(&self.membership)), ..Default::default() }
-            .encode_to_vec()
+        position(self).encode_to_vec()
     }
 
     /// What [`Position::encode`] gave.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let message = v1::SnapshotCall::decode(bytes).map_err(|_| Malformed("not a position"))?;
-        let membership = to_stored(message.membership.unwrap_or_default())?;
-        Ok(Self { last: message.last.map(to_log_id), membership })
+        to_position(v1::Position::decode(bytes).map_err(|_| Malformed("not a position"))?)
     }
 }

@@ -88,7 +88,7 @@ async fn own(replica: Replica, mut feed: Feed, state: Arc<Mutex<Text>>, checkpoi
         match fed {
             Fed::Committed(entry) => {
                 let mut state = lock(&state);
-                state.position.advance(&entry);
+                state.position.follow(&entry);
                 if let Some(commands) = &entry.commands {
                     state.commands.push(String::from_utf8(commands.to_vec()).unwrap());
                 }

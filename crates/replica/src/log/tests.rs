@@ -138,7 +138,7 @@ fn the_log_is_what_openraft_wants() {
 }
 
 fn entry(term: u64, index: u64, text: &str) -> Entry {
-    let commands = Commands(Bytes::copy_from_slice(text.as_bytes()));
+    let commands = Commands { sequence: index + 1, bytes: Bytes::copy_from_slice(text.as_bytes()) };
     Entry { log_id: id(term, index), payload: Payload::Normal(commands) }
 }
 
@@ -213,8 +213,8 @@ fn what_was_written_is_recovered() {
                 .unwrap()
                 .into_iter()
                 .map(|entry| match entry.payload {
-                    Payload::Normal(Commands(bytes)) => {
-                        (entry.log_id.index, String::from_utf8(bytes.to_vec()).unwrap())
+                    Payload::Normal(commands) => {
+                        (entry.log_id.index, String::from_utf8(commands.bytes.to_vec()).unwrap())
                     }
                     other => panic!("{other:?}"),
                 })
