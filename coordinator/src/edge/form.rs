@@ -133,6 +133,7 @@ pub(super) const fn explain(reason: Reason) -> &'static str {
         }
         Reason::ShuttingDown => "the server is shutting down; nothing began",
         Reason::Paused => "an operator has paused new work; nothing began",
+        Reason::NotLeader => "this replica does not lead its group; nothing began",
         Reason::OutcomeUnknown => "the outcome is not known yet: ask again with the same transaction_id",
         Reason::TransactionNotFound => "no transaction with this id is remembered",
         _ => "refused",

@@ -5,6 +5,7 @@
 //! - [`listen`]: bind first, fail early with a clear error
 //! - [`malformed`]: bytes that are not the message: refusals too
 //! - `preface`: connections that never begin are given up
+//! - [`replicas`]: a group of replicas as one endpoint, and the way of a call to the one that leads
 //! - [`serve`]: a tonic server with health and reflection that drains within a deadline
 //! - [`status`]: refusals as gRPC statuses with `google.rpc.ErrorInfo`, both directions
 //! - [`transport`]: where connections come from and how they are made; TCP, unless a simulation says otherwise
@@ -15,11 +16,13 @@ pub mod clock;
 pub mod listen;
 pub mod malformed;
 mod preface;
+pub mod replicas;
 pub mod serve;
 pub mod status;
 pub mod transport;
 
 pub use listen::{ListenError, bind};
+pub use replicas::{Course, Replicas};
 pub use serve::{Limits, builder, serve, serve_until};
-pub use status::{reason_of, refusal};
+pub use status::{leader_of, not_leader, reason_of, refusal};
 pub use transport::{Connector, Incoming};

@@ -10,6 +10,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// How long a refused caller should wait before it tries again.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
+/// Where `ErrorInfo` of a NOT_LEADER says who leads.
+const LEADER_METADATA: &str = "leader";
 
 /// The gRPC code of a refusal.
 pub const fn code_of(reason: Reason) -> Code {
@@ -17,7 +19,9 @@ pub const fn code_of(reason: Reason) -> Code {
         Reason::TransactionNotFound | Reason::AccountNotFound => Code::NotFound,
         Reason::TransactionIdReused | Reason::AccountExists => Code::AlreadyExists,
         Reason::Overloaded | Reason::MessageTooLarge => Code::ResourceExhausted,
-        Reason::ParticipantUnavailable | Reason::ShuttingDown | Reason::Paused => Code::Unavailable,
+        Reason::ParticipantUnavailable | Reason::ShuttingDown | Reason::Paused | Reason::NotLeader => {
+            Code::Unavailable
+        }
         Reason::OutcomeUnknown => Code::Unknown,
         Reason::TransactionIdExpired
         | Reason::AlreadyDecided
@@ -48,7 +52,22 @@ pub const fn code_of(reason: Reason) -> Code {
 /// A refusal: the code that fits the reason, `message` for people, `ErrorInfo` for programs, `RetryInfo` when a retry
 /// may help.
 pub fn refusal(reason: Reason, message: impl Into<String>) -> Status {
-    let mut details = ErrorDetails::with_error_info(reason.code(), ERROR_DOMAIN, HashMap::new());
+    refusal_with(reason, message, HashMap::new())
+}
+
+/// What a replica answers that does not lead: NOT_LEADER, with the endpoint of the one that does, such as
+/// `http://127.0.0.1:7411`, if it is known.
+pub fn not_leader(leader: Option<&str>) -> Status {
+    let message = match leader {
+        Some(leader) => format!("this replica does not lead its group: {leader} does"),
+        None => "this replica does not lead its group, and knows nobody who does".to_owned(),
+    };
+    let metadata = leader.map(|leader| (LEADER_METADATA.to_owned(), leader.to_owned()));
+    refusal_with(Reason::NotLeader, message, metadata.into_iter().collect())
+}
+
+fn refusal_with(reason: Reason, message: impl Into<String>, metadata: HashMap<String, String>) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason.code(), ERROR_DOMAIN, metadata);
     if reason.is_retryable() {
         details.set_retry_info(Some(RETRY_DELAY));
     }
@@ -64,6 +83,14 @@ pub fn reason_of(status: &Status) -> Option<Reason> {
     Reason::from_code(&info.reason)
 }
 
+/// The endpoint of the leader that a NOT_LEADER names; `None` if it names none, and for any other status.
+pub fn leader_of(status: &Status) -> Option<String> {
+    if reason_of(status)? != Reason::NotLeader {
+        return None;
+    }
+    status.get_details_error_info()?.metadata.remove(LEADER_METADATA).filter(|leader| !leader.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +103,19 @@ mod tests {
             assert_eq!(status.message(), "why");
             assert_eq!(status.get_details_retry_info().is_some(), reason.is_retryable());
         }
+    }
+
+    #[test]
+    fn a_replica_that_does_not_lead_says_who_does() {
+        let leader = "http://127.0.0.1:7411";
+        for known in [Some(leader), None, Some("")] {
+            let status = not_leader(known);
+            assert_eq!((status.code(), reason_of(&status)), (Code::Unavailable, Some(Reason::NotLeader)));
+            assert_eq!(leader_of(&status).as_deref(), known.filter(|known| !known.is_empty()));
+            assert!(status.get_details_retry_info().is_some());
+        }
+        assert_eq!(leader_of(&refusal(Reason::Paused, leader)), None);
+        assert_eq!(leader_of(&Status::unavailable(leader)), None);
     }
 
     #[test]

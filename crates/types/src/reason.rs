@@ -70,6 +70,7 @@ reasons! {
     ShuttingDown = 67, "SHUTTING_DOWN", "The server takes no new work; retry elsewhere or later.";
     Paused = 68, "PAUSED", "An operator paused new work.";
     MessageTooLarge = 69, "MESSAGE_TOO_LARGE", "The message exceeds the documented limit.";
+    NotLeader = 70, "NOT_LEADER", "This replica does not lead its group; ask the leader.";
 }
 
 impl Reason {
@@ -82,6 +83,7 @@ impl Reason {
                 | Self::OutcomeUnknown
                 | Self::ShuttingDown
                 | Self::Paused
+                | Self::NotLeader
         )
     }
 }
