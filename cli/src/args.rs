@@ -48,7 +48,7 @@ pub struct Shared {
 /// Where the servers are.
 #[derive(Debug, Clone, Args)]
 pub struct Endpoints {
-    /// The coordinator; several with commas between them, in order of their partitions
+    /// The coordinator; several with commas between them, in order of their partitions, each with + between its replicas
     #[arg(
         long,
         env = "ESCROW_ENDPOINT",

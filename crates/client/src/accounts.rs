@@ -20,8 +20,8 @@ impl Client {
             let request =
                 proto::OpenAccountsRequest { accounts: batch.iter().map(convert::open_account).collect() };
             let response = self
-                .call_any(|number| {
-                    let (mut service, request) = (self.accounts(number), request.clone());
+                .call_any(|route| {
+                    let (mut service, request) = (self.accounts(route), request.clone());
                     async move { service.open_accounts(request).await }
                 })
                 .await?;
@@ -36,8 +36,8 @@ impl Client {
     /// One account with its balances. Not there: [`ClientError::Refused`] with `ACCOUNT_NOT_FOUND`.
     pub async fn get_account(&self, account_id: &AccountId) -> Result<Account, ClientError> {
         let response = self
-            .call_any(|number| {
-                let mut service = self.accounts(number);
+            .call_any(|route| {
+                let mut service = self.accounts(route);
                 let request = proto::GetAccountRequest { account_id: account_id.as_str().to_owned() };
                 async move { service.get_account(request).await }
             })
@@ -53,8 +53,8 @@ impl Client {
         cursor: &str,
     ) -> Result<(Vec<Account>, String), ClientError> {
         let response = self
-            .call_any(|number| {
-                let mut service = self.accounts(number);
+            .call_any(|route| {
+                let mut service = self.accounts(route);
                 let request = proto::ListAccountsRequest { page_size, cursor: cursor.to_owned() };
                 async move { service.list_accounts(request).await }
             })
@@ -66,8 +66,8 @@ impl Client {
     /// Freezes or unfreezes an account and gives it as it is then.
     pub async fn set_frozen(&self, account_id: &AccountId, frozen: bool) -> Result<Account, ClientError> {
         let response = self
-            .call_any(|number| {
-                let mut service = self.accounts(number);
+            .call_any(|route| {
+                let mut service = self.accounts(route);
                 let request = proto::SetFrozenRequest { account_id: account_id.as_str().to_owned(), frozen };
                 async move { service.set_frozen(request).await }
             })

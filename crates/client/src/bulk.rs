@@ -27,7 +27,7 @@ impl Client {
     /// [`Client::partition_of_key`].
     pub async fn bulk_stream(&self, partition: usize) -> Result<(BulkSender, BulkReceiver), ClientError> {
         let (queue, requests) = mpsc::channel(QUEUE);
-        let mut service = self.transfers(partition);
+        let mut service = self.transfers(self.pool.leader(partition));
         let opening = service.transfer_columns(ReceiverStream::new(requests));
         let answers = opened(self, partition, opening).await?;
         Ok((BulkSender { queue }, BulkReceiver { answers }))

@@ -1,23 +1,41 @@
-//! Connections: a small pool for each endpoint, made when first used and remade when broken.
+//! Connections: a small pool for each replica, made when first used and remade when broken.
+//!
+//! **Invariant:** which replica is asked is chosen here and in `escrow_service::replicas`, and nowhere else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use escrow_service::Replicas;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::ClientError;
 use crate::options::Options;
 
-/// The endpoints of a client, in order of their partitions.
+/// The endpoints of a client, in order of their partitions, each a group of replicas.
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
-    peers: Arc<[Peer]>,
+    groups: Arc<[Group]>,
+}
+
+/// One replica of one partition: where an attempt goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) partition: usize,
+    pub(crate) replica: usize,
 }
 
 #[derive(Debug)]
-struct Peer {
+struct Group {
+    /// As it was given: all replicas.
     endpoint: String,
+    replicas: Replicas,
+    connections: Box<[Connections]>,
+}
+
+/// The connections to one replica.
+#[derive(Debug)]
+struct Connections {
     channels: Box<[Channel]>,
     next: AtomicUsize,
 }
@@ -28,47 +46,71 @@ impl Pool {
         endpoints: impl IntoIterator<Item = E>,
         options: &Options,
     ) -> Result<Self, ClientError> {
-        let peers: Vec<Peer> = endpoints
+        let groups: Vec<Group> = endpoints
             .into_iter()
-            .map(|endpoint| Peer::new(endpoint.into(), options))
+            .map(|endpoint| Group::new(endpoint.into(), options))
             .collect::<Result<_, _>>()?;
-        if peers.is_empty() {
+        if groups.is_empty() {
             return Err(ClientError::Invalid("at least one endpoint is needed".to_owned()));
         }
-        Ok(Self { peers: peers.into() })
+        Ok(Self { groups: groups.into() })
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.peers.len()
+        self.groups.len()
     }
 
-    pub(crate) fn endpoint(&self, peer: usize) -> &str {
-        &self.peers[peer % self.peers.len()].endpoint
+    fn group(&self, partition: usize) -> &Group {
+        &self.groups[partition % self.groups.len()]
     }
 
-    /// A connection to a peer, in turn.
-    pub(crate) fn channel(&self, peer: usize) -> Channel {
-        let peer = &self.peers[peer % self.peers.len()];
-        let turn = peer.next.fetch_add(1, Ordering::Relaxed);
-        peer.channels[turn % peer.channels.len()].clone()
+    /// All replicas of a partition, as they were given.
+    pub(crate) fn endpoint(&self, partition: usize) -> &str {
+        &self.group(partition).endpoint
+    }
+
+    pub(crate) fn replicas(&self, partition: usize) -> &Replicas {
+        &self.group(partition).replicas
+    }
+
+    /// The replica that led when it was last heard of.
+    pub(crate) fn leader(&self, partition: usize) -> Route {
+        Route { partition, replica: self.replicas(partition).leader() }
+    }
+
+    /// One replica, for messages.
+    pub(crate) fn endpoint_at(&self, route: Route) -> &str {
+        &self.replicas(route.partition).endpoints()[route.replica]
+    }
+
+    /// A connection to a replica, in turn.
+    pub(crate) fn channel(&self, route: Route) -> Channel {
+        let connections = &self.group(route.partition).connections[route.replica];
+        let turn = connections.next.fetch_add(1, Ordering::Relaxed);
+        connections.channels[turn % connections.channels.len()].clone()
     }
 }
 
-impl Peer {
+impl Group {
     fn new(endpoint: String, options: &Options) -> Result<Self, ClientError> {
-        let invalid = |why: &str| {
-            ClientError::Invalid(format!(
-                "'{endpoint}' is not an endpoint: {why}; expected such as http://127.0.0.1:7400"
-            ))
-        };
-        if !endpoint.starts_with("http://") {
-            return Err(invalid("it must begin with http://"));
-        }
-        let builder = Endpoint::from_shared(endpoint.clone()).map_err(|error| invalid(&error.to_string()))?;
-        if builder.uri().host().is_none_or(str::is_empty) || builder.uri().path() != "/" {
-            return Err(invalid("it needs a host and a port, and no path"));
-        }
-        let builder = builder
+        let replicas = Replicas::parse(&endpoint)
+            .map_err(|why| ClientError::Invalid(format!("'{endpoint}' is not an endpoint: {why}")))?;
+        let keep_alive = if replicas.is_alone() { KEEP_ALIVE } else { options.replica_timeout };
+        let connections = replicas
+            .endpoints()
+            .iter()
+            .map(|replica| Connections::new(replica, keep_alive, options))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { endpoint, replicas, connections })
+    }
+}
+
+/// How long a connection may be silent, and how long the answer to a ping may take, where there is nobody else to ask.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+impl Connections {
+    fn new(endpoint: &str, keep_alive: Duration, options: &Options) -> Result<Self, ClientError> {
+        let builder = checked(endpoint)?
             .connect_timeout(options.connect_timeout)
             .tcp_nodelay(true)
             // A columnar message should never wait for a window update.
@@ -76,12 +118,28 @@ impl Peer {
             .initial_connection_window_size(64 << 20)
             .max_frame_size(1 << 20)
             // Finds half-open connections.
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(10))
+            .http2_keep_alive_interval(keep_alive)
+            .keep_alive_timeout(keep_alive)
             .keep_alive_while_idle(true);
         let channels = (0..options.connections.max(1)).map(|_| options.connector.connect(&builder)).collect();
-        Ok(Self { endpoint, channels, next: AtomicUsize::new(0) })
+        Ok(Self { channels, next: AtomicUsize::new(0) })
     }
+}
+
+fn checked(endpoint: &str) -> Result<Endpoint, ClientError> {
+    let invalid = |why: &str| {
+        ClientError::Invalid(format!(
+            "'{endpoint}' is not an endpoint: {why}; expected such as http://127.0.0.1:7400"
+        ))
+    };
+    if !endpoint.starts_with("http://") {
+        return Err(invalid("it must begin with http://"));
+    }
+    let builder = Endpoint::from_shared(endpoint.to_owned()).map_err(|error| invalid(&error.to_string()))?;
+    if builder.uri().host().is_none_or(str::is_empty) || builder.uri().path() != "/" {
+        return Err(invalid("it needs a host and a port, and no path"));
+    }
+    Ok(builder)
 }
 
 #[cfg(test)]
@@ -90,11 +148,30 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_an_endpoint_is_refused() {
-        for endpoint in ["", "127.0.0.1:7400", "http://", "ftp://x", "http://x y", "http://host:1/path"] {
+        let twice = "http://127.0.0.1:7400+http://127.0.0.1:7401+http://127.0.0.1:7400";
+        for endpoint in [
+            "",
+            "127.0.0.1:7400",
+            "http://",
+            "ftp://x",
+            "http://x y",
+            "http://host:1/path",
+            "http://host:1+",
+            "http://host:1+host:2",
+            twice,
+        ] {
             let error = Pool::new([endpoint], &Options::default()).unwrap_err();
             assert!(error.has_no_effect() && !error.is_retryable(), "{endpoint}: {error}");
         }
         assert!(Pool::new(Vec::<String>::new(), &Options::default()).is_err());
         assert!(Pool::new(["http://127.0.0.1:7400", "http://localhost:7401/"], &Options::default()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn replicas_are_of_one_partition() {
+        let pool = Pool::new(["http://a:1+http://b:1", "http://c:1"], &Options::default()).unwrap();
+        assert_eq!((pool.len(), pool.endpoint(0)), (2, "http://a:1+http://b:1"));
+        assert_eq!(pool.endpoint_at(Route { partition: 0, replica: 1 }), "http://b:1");
+        assert_eq!(pool.endpoint_at(Route { partition: 1, replica: 0 }), "http://c:1");
     }
 }

@@ -1,11 +1,13 @@
 //! The client itself: connections, options, and which coordinator is asked.
 
+use std::time::Duration;
+
 use escrow_proto::v1 as proto;
 use escrow_types::{TransactionId, TransactionKey, Xid};
 use tonic::transport::Channel;
 
-use crate::call::{Budget, Subject, drive};
-use crate::channel::Pool;
+use crate::call::{Budget, Subject, Whom, drive};
+use crate::channel::{Pool, Route};
 use crate::error::ClientError;
 use crate::options::Options;
 
@@ -22,8 +24,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the coordinators at `endpoints`, in the order of their partitions. Connects when first used, so it
-    /// fails only for endpoints that are none. Must be called within a tokio runtime.
+    /// A client of the coordinators at `endpoints`, in the order of their partitions; one that has replicas names them all, as in
+    /// `http://127.0.0.1:7400+http://127.0.0.1:7401`. Connects when first used, so it fails only for endpoints that are none. Must be called within a tokio runtime.
     pub fn connect<E: Into<String>>(
         endpoints: impl IntoIterator<Item = E>,
         options: Options,
@@ -36,7 +38,7 @@ impl Client {
         self.pool.len()
     }
 
-    /// The endpoint of a coordinator.
+    /// The endpoint of a coordinator, with all its replicas.
     pub fn endpoint(&self, partition: usize) -> &str {
         self.pool.endpoint(partition)
     }
@@ -60,55 +62,69 @@ impl Client {
         (mixed >> 32) as usize % self.partitions()
     }
 
-    pub(crate) fn transfers(&self, partition: usize) -> Transfers {
+    pub(crate) fn transfers(&self, route: Route) -> Transfers {
         let limit = self.options.message_bytes_max;
-        Transfers::new(self.pool.channel(partition))
+        Transfers::new(self.pool.channel(route))
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit)
     }
 
-    pub(crate) fn transactions(&self, partition: usize) -> Transactions {
+    pub(crate) fn transactions(&self, route: Route) -> Transactions {
         let limit = self.options.message_bytes_max;
-        Transactions::new(self.pool.channel(partition))
+        Transactions::new(self.pool.channel(route))
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit)
     }
 
-    pub(crate) fn accounts(&self, partition: usize) -> Accounts {
+    pub(crate) fn accounts(&self, route: Route) -> Accounts {
         let limit = self.options.message_bytes_max;
-        Accounts::new(self.pool.channel(partition))
+        Accounts::new(self.pool.channel(route))
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit)
     }
 
-    pub(crate) fn operator(&self, partition: usize) -> Operator {
+    pub(crate) fn operator(&self, route: Route) -> Operator {
         let limit = self.options.message_bytes_max;
-        Operator::new(self.pool.channel(partition))
+        Operator::new(self.pool.channel(route))
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit)
     }
 
-    /// Makes a call that always goes to one coordinator, within the client's own limits.
+    /// Makes a call that always goes to one partition, within the client's own limits.
     pub(crate) async fn call<T, F>(
         &self,
         subject: Subject<'_>,
         partition: usize,
-        mut attempt: impl FnMut() -> F,
+        attempt: impl FnMut(Route) -> F,
     ) -> Result<T, ClientError>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let endpoint = |_| self.endpoint(partition).to_owned();
-        drive(subject, Budget::of(&self.options), endpoint, |_| attempt()).await
+        drive(subject, Budget::of(&self.options), &self.pool, Whom::Partition(partition), attempt).await
     }
 
-    /// Makes a call that any coordinator can answer: another one at each attempt.
-    pub(crate) async fn call_any<T, F>(&self, attempt: impl FnMut(usize) -> F) -> Result<T, ClientError>
+    /// As [`Self::call`] about a transaction, within the limits of its own timeout if it has one.
+    pub(crate) async fn call_within<T, F>(
+        &self,
+        transaction_id: &str,
+        partition: usize,
+        timeout: Option<Duration>,
+        attempt: impl FnMut(Route) -> F,
+    ) -> Result<T, ClientError>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let endpoint = |number| self.endpoint(number).to_owned();
-        drive(Subject::Idempotent, Budget::of(&self.options), endpoint, attempt).await
+        let budget = Budget::for_timeout(&self.options, timeout);
+        let subject = Subject::Transaction(transaction_id);
+        drive(subject, budget, &self.pool, Whom::Partition(partition), attempt).await
+    }
+
+    /// Makes a call that any coordinator can answer: another one after each pause.
+    pub(crate) async fn call_any<T, F>(&self, attempt: impl FnMut(Route) -> F) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        drive(Subject::Idempotent, Budget::of(&self.options), &self.pool, Whom::Anybody, attempt).await
     }
 }
 

@@ -16,6 +16,9 @@
 //! # }
 //! ```
 //!
+//! A coordinator with replicas is one endpoint, `http://127.0.0.1:7400+http://127.0.0.1:7401`. Calls go to the one that leads, and
+//! find the next one when it fails.
+//!
 //! # Layout
 //! - [`options`]: time limits, retry policy, connections
 //! - [`error`]: [`ClientError`]: may I retry, and can it have had an effect

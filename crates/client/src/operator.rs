@@ -19,8 +19,8 @@ macro_rules! verb {
     ($self:ident, $id:ident, $method:ident, $request:expr) => {{
         let partition = $self.partition_of($id);
         let response = $self
-            .call(Subject::Verb($id), partition, || {
-                let (mut service, request) = ($self.operator(partition), $request);
+            .call(Subject::Verb($id), partition, |route| {
+                let (mut service, request) = ($self.operator(route), $request);
                 async move { service.$method(request).await }
             })
             .await?;
@@ -38,8 +38,8 @@ impl Client {
         cursor: &str,
     ) -> Result<(Vec<proto::Transaction>, String), ClientError> {
         let response = self
-            .call(Subject::Idempotent, partition, || {
-                let mut service = self.operator(partition);
+            .call(Subject::Idempotent, partition, |route| {
+                let mut service = self.operator(route);
                 let request = proto::ListTransactionsRequest {
                     filter: Some(filter.clone()),
                     page_size,
@@ -58,8 +58,8 @@ impl Client {
         filter: &proto::TransactionFilter,
     ) -> Result<(u64, u64), ClientError> {
         let response = self
-            .call(Subject::Idempotent, partition, || {
-                let mut service = self.operator(partition);
+            .call(Subject::Idempotent, partition, |route| {
+                let mut service = self.operator(route);
                 let request = proto::CountTransactionsRequest { filter: Some(filter.clone()) };
                 async move { service.count_transactions(request).await }
             })
@@ -71,8 +71,8 @@ impl Client {
     pub async fn describe_transaction(&self, id: &str) -> Result<proto::Transaction, ClientError> {
         let partition = self.partition_of(id);
         let response = self
-            .call(Subject::Idempotent, partition, || {
-                let mut service = self.operator(partition);
+            .call(Subject::Idempotent, partition, |route| {
+                let mut service = self.operator(route);
                 let request = proto::DescribeTransactionRequest { id: id.to_owned() };
                 async move { service.describe_transaction(request).await }
             })
@@ -87,8 +87,8 @@ impl Client {
         filter: &proto::TransactionFilter,
     ) -> Result<Watch, ClientError> {
         let stream = self
-            .call(Subject::Idempotent, partition, || {
-                let mut service = self.operator(partition);
+            .call(Subject::Idempotent, partition, |route| {
+                let mut service = self.operator(route);
                 let request = proto::WatchTransactionsRequest { filter: Some(filter.clone()) };
                 async move { service.watch_transactions(request).await }
             })
@@ -156,8 +156,8 @@ impl Client {
         reason: &str,
     ) -> Result<bool, ClientError> {
         let response = self
-            .call(Subject::Idempotent, partition, || {
-                let mut service = self.operator(partition);
+            .call(Subject::Idempotent, partition, |route| {
+                let mut service = self.operator(route);
                 let request = proto::SetPausedRequest { paused, reason: reason.to_owned() };
                 async move { service.set_paused(request).await }
             })
@@ -167,8 +167,8 @@ impl Client {
 
     /// The state of one coordinator and of the participants as it sees them.
     pub async fn status(&self, partition: usize) -> Result<proto::GetStatusResponse, ClientError> {
-        self.call(Subject::Idempotent, partition, || {
-            let mut service = self.operator(partition);
+        self.call(Subject::Idempotent, partition, |route| {
+            let mut service = self.operator(route);
             async move { service.get_status(proto::GetStatusRequest {}).await }
         })
         .await
@@ -177,8 +177,8 @@ impl Client {
     /// Has one coordinator check that checkpoint + log, and the whole log, give its live state.
     pub async fn verify(&self, partition: usize) -> Result<Verification, ClientError> {
         let stream = self
-            .call(Subject::Idempotent, partition, || {
-                let mut service = self.operator(partition);
+            .call(Subject::Idempotent, partition, |route| {
+                let mut service = self.operator(route);
                 async move { service.verify(proto::VerifyRequest {}).await }
             })
             .await?;

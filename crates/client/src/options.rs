@@ -7,12 +7,17 @@ use escrow_service::Connector;
 /// How a [`crate::Client`] connects, waits and retries.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// HTTP/2 connections to each endpoint. One connection is one lock and one TCP window: with many cores a few help.
+    /// HTTP/2 connections to each replica. One connection is one lock and one TCP window: with many cores a few help.
     pub connections: usize,
     /// How long a TCP connection may take to be made.
     pub connect_timeout: Duration,
     /// How long one attempt may take before it is given up and made again.
     pub attempt_timeout: Duration,
+    /// Where a coordinator or shard has several replicas: how long one of them may take before the next one is asked, and twice
+    /// as long each time that this was too short, up to `attempt_timeout`. A repetition joins what is under way already. An
+    /// operator's verb is never repeated for being slow, and with one replica this means nothing. A stream notices within twice this
+    /// time that its replica is silent.
+    pub replica_timeout: Duration,
     /// How long a call may take with all its attempts and pauses. A transfer that names its own timeout has that and
     /// [`Options::grace`] instead.
     pub deadline: Duration,
@@ -35,6 +40,7 @@ impl Default for Options {
             connections: 1,
             connect_timeout: Duration::from_secs(2),
             attempt_timeout: Duration::from_secs(10),
+            replica_timeout: Duration::from_secs(2),
             deadline: Duration::from_secs(30),
             grace: Duration::from_secs(1),
             retry: RetryPolicy::default(),
@@ -65,7 +71,8 @@ pub struct RetryPolicy {
     pub first: Duration,
     /// The longest pause.
     pub cap: Duration,
-    /// Attempts at most, the first included; the deadline may end a call earlier.
+    /// Attempts at most, the first included; the deadline may end a call earlier. To go on to another replica because one does not
+    /// lead, or cannot be reached, is part of the same attempt.
     pub attempts_max: u32,
 }
 

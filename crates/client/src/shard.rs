@@ -1,10 +1,11 @@
-//! `ShardService`: what a wallet shard tells tools. Asked at the participant's own endpoint.
+//! `ShardService`: what a wallet shard tells tools. Asked at the participant's own endpoint, or at the one of its replicas that
+//! leads.
 
 use escrow_proto::v1 as proto;
 use tonic::transport::Channel;
 
-use crate::call::{Budget, Subject, drive};
-use crate::channel::Pool;
+use crate::call::{Budget, Subject, Whom, drive};
+use crate::channel::{Pool, Route};
 use crate::error::ClientError;
 use crate::operator::Verification;
 use crate::options::Options;
@@ -14,7 +15,7 @@ type Service = proto::shard_service_client::ShardServiceClient<Channel>;
 /// The longest page of reservations.
 const PAGE: u32 = 10_000;
 
-/// A client of one participant process.
+/// A client of one participant process, or of its replicas.
 #[derive(Debug, Clone)]
 pub struct ShardClient {
     pool: Pool,
@@ -22,27 +23,26 @@ pub struct ShardClient {
 }
 
 impl ShardClient {
-    /// Connects when first used. Must be called within a tokio runtime.
+    /// Connects when first used. Replicas are named as for [`crate::Client::connect`]. Must be called within a tokio runtime.
     pub fn connect(endpoint: impl Into<String>, options: Options) -> Result<Self, ClientError> {
         Ok(Self { pool: Pool::new([endpoint.into()], &options)?, options })
     }
 
-    fn service(&self) -> Service {
-        Service::new(self.pool.channel(0)).max_decoding_message_size(self.options.message_bytes_max)
+    fn service(&self, route: Route) -> Service {
+        Service::new(self.pool.channel(route)).max_decoding_message_size(self.options.message_bytes_max)
     }
 
-    async fn call<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, ClientError>
+    async fn call<T, F>(&self, attempt: impl FnMut(Route) -> F) -> Result<T, ClientError>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let endpoint = |_| self.pool.endpoint(0).to_owned();
-        drive(Subject::Idempotent, Budget::of(&self.options), endpoint, |_| attempt()).await
+        drive(Subject::Idempotent, Budget::of(&self.options), &self.pool, Whom::Partition(0), attempt).await
     }
 
     /// The state of the shards that the process holds.
     pub async fn status(&self) -> Result<proto::GetShardStatusResponse, ClientError> {
-        self.call(|| {
-            let mut service = self.service();
+        self.call(|route| {
+            let mut service = self.service(route);
             async move { service.get_shard_status(proto::GetShardStatusRequest {}).await }
         })
         .await
@@ -50,8 +50,8 @@ impl ShardClient {
 
     /// Sums per currency of one shard.
     pub async fn totals(&self, participant: u32) -> Result<proto::GetTotalsResponse, ClientError> {
-        self.call(|| {
-            let mut service = self.service();
+        self.call(|route| {
+            let mut service = self.service(route);
             async move { service.get_totals(proto::GetTotalsRequest { participant }).await }
         })
         .await
@@ -63,8 +63,8 @@ impl ShardClient {
         let mut cursor = String::new();
         loop {
             let page = self
-                .call(|| {
-                    let mut service = self.service();
+                .call(|route| {
+                    let mut service = self.service(route);
                     let cursor = cursor.clone();
                     let request = proto::ListReservationsRequest { participant, page_size: PAGE, cursor };
                     async move { service.list_reservations(request).await }
@@ -84,8 +84,8 @@ impl ShardClient {
     /// Has one shard check that checkpoint + log, and the whole log, give its live state.
     pub async fn verify(&self, participant: u32) -> Result<Verification, ClientError> {
         let stream = self
-            .call(|| {
-                let mut service = self.service();
+            .call(|route| {
+                let mut service = self.service(route);
                 async move { service.verify_shard(proto::VerifyShardRequest { participant }).await }
             })
             .await?;

@@ -25,7 +25,7 @@ impl Client {
         partition: usize,
     ) -> Result<(TransferSender, TransferReceiver), ClientError> {
         let (queue, requests) = mpsc::channel(self.options.stream_queue);
-        let mut service = self.transfers(partition);
+        let mut service = self.transfers(self.pool.leader(partition));
         let opening = service.transfer_stream(ReceiverStream::new(requests));
         let answers = opened(self, partition, opening).await?;
         Ok((TransferSender { queue }, TransferReceiver { answers }))

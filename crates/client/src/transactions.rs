@@ -5,7 +5,7 @@ use std::time::Duration;
 use escrow_proto::v1 as proto;
 use escrow_types::{Amount, TransactionId};
 
-use crate::call::{Budget, Subject, drive};
+use crate::call::Subject;
 use crate::client::Client;
 use crate::convert;
 use crate::error::ClientError;
@@ -31,13 +31,12 @@ impl Client {
             wait: convert::wait(wait),
             timeout_ms: convert::timeout_ms(timeout),
         };
-        let budget = Budget::for_timeout(&self.options, timeout);
-        let endpoint = |_| self.endpoint(partition).to_owned();
-        let response = drive(Subject::Transaction(id), budget, endpoint, |_| {
-            let (mut service, request) = (self.transactions(partition), request.clone());
-            async move { service.execute(request).await }
-        })
-        .await?;
+        let response = self
+            .call_within(id, partition, timeout, |route| {
+                let (mut service, request) = (self.transactions(route), request.clone());
+                async move { service.execute(request).await }
+            })
+            .await?;
         convert::outcome(id, response.transaction_id, &response.xid, response.state, response.reason)
     }
 
@@ -57,8 +56,8 @@ impl Client {
             hold_ms: hold.map_or(0, |hold| u64::try_from(hold.as_millis()).unwrap_or(u64::MAX).max(1)),
         };
         let response = self
-            .call(Subject::Transaction(id), partition, || {
-                let (mut service, request) = (self.transactions(partition), request.clone());
+            .call(Subject::Transaction(id), partition, |route| {
+                let (mut service, request) = (self.transactions(route), request.clone());
                 async move { service.reserve(request).await }
             })
             .await?;
@@ -72,8 +71,8 @@ impl Client {
     pub async fn confirm(&self, id: &str, amounts: &[Amount], wait: Wait) -> Result<Outcome, ClientError> {
         let partition = self.partition_of(id);
         let response = self
-            .call(Subject::Transaction(id), partition, || {
-                let mut service = self.transactions(partition);
+            .call(Subject::Transaction(id), partition, |route| {
+                let mut service = self.transactions(route);
                 let request = proto::ConfirmRequest {
                     transaction_id: id.to_owned(),
                     amounts: amounts.to_vec(),
@@ -89,8 +88,8 @@ impl Client {
     pub async fn cancel(&self, id: &str, wait: Wait) -> Result<Outcome, ClientError> {
         let partition = self.partition_of(id);
         let response = self
-            .call(Subject::Transaction(id), partition, || {
-                let mut service = self.transactions(partition);
+            .call(Subject::Transaction(id), partition, |route| {
+                let mut service = self.transactions(route);
                 let request =
                     proto::CancelRequest { transaction_id: id.to_owned(), wait: convert::wait(wait) };
                 async move { service.cancel(request).await }

@@ -2,7 +2,7 @@
 
 use escrow_proto::v1 as proto;
 
-use crate::call::{Budget, Subject, drive};
+use crate::call::Subject;
 use crate::client::Client;
 use crate::convert;
 use crate::error::ClientError;
@@ -20,13 +20,12 @@ impl Client {
         let id = transaction_id.as_str();
         let partition = self.partition_of_key(transaction_id.key());
         let request = convert::transfer_request(transfer, &transaction_id);
-        let budget = Budget::for_timeout(&self.options, transfer.timeout);
-        let endpoint = |_| self.endpoint(partition).to_owned();
-        let response = drive(Subject::Transaction(id), budget, endpoint, |_| {
-            let (mut service, request) = (self.transfers(partition), request.clone());
-            async move { service.transfer(request).await }
-        })
-        .await?;
+        let response = self
+            .call_within(id, partition, transfer.timeout, |route| {
+                let (mut service, request) = (self.transfers(route), request.clone());
+                async move { service.transfer(request).await }
+            })
+            .await?;
         convert::outcome(id, response.transaction_id, &response.xid, response.state, response.reason)
     }
 
@@ -35,8 +34,8 @@ impl Client {
     pub async fn get_transaction(&self, id: &str) -> Result<Record, ClientError> {
         let partition = self.partition_of(id);
         let response = self
-            .call(Subject::Idempotent, partition, || {
-                let mut service = self.transfers(partition);
+            .call(Subject::Idempotent, partition, |route| {
+                let mut service = self.transfers(route);
                 let request = proto::GetTransactionRequest { id: id.to_owned() };
                 async move { service.get_transaction(request).await }
             })

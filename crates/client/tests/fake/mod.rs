@@ -1,20 +1,22 @@
-//! A coordinator that answers from a script, behind a proxy that can cut every connection.
+//! A coordinator that answers from a script, behind a proxy that can cut every connection; alone, or one replica of a group.
 
 // Each test file uses a part of it; clippy knows only functions marked #[test] as tests.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use escrow_client::{Client, Options, RetryPolicy, Transfer};
 use escrow_proto::v1 as proto;
 use escrow_proto::v1::transfer_service_server::{TransferService, TransferServiceServer};
-use escrow_service::refusal;
+use escrow_service::{not_leader, refusal};
 use escrow_types::{Currency, Reason};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
@@ -28,8 +30,20 @@ pub enum Step {
     Refuse(Reason),
     /// Takes the request and cuts the connection.
     CutConnection,
+    /// Takes the request, cuts the connection, and is never reached again.
+    Die,
     /// Takes the request and never answers.
     Hang,
+}
+
+/// What a replica believes of its group.
+#[derive(Debug, Clone)]
+pub enum Role {
+    Leads,
+    /// Refuses, and names this leader.
+    Follows(Option<String>),
+    /// Refuses so many times, and leads then.
+    LeadsAfter(usize),
 }
 
 #[derive(Clone)]
@@ -37,28 +51,75 @@ pub struct Fake {
     script: Arc<Mutex<std::collections::VecDeque<Step>>>,
     /// The transaction_id of every attempt that arrived.
     seen: Arc<Mutex<Vec<String>>>,
+    role: Arc<Mutex<Role>>,
+    /// How often it refused because it does not lead.
+    refused: Arc<AtomicUsize>,
     cut: watch::Sender<u64>,
+    front: AbortHandle,
 }
 
 impl Fake {
     /// Starts it and gives it with the endpoint to connect to.
     pub async fn start(script: &[Step]) -> (Self, String) {
         let (cut, cuts) = watch::channel(0);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (front, accepting) = proxy(listener.local_addr().unwrap(), cuts).await;
         let fake = Self {
             script: Arc::new(Mutex::new(script.iter().copied().collect())),
             seen: Arc::default(),
+            role: Arc::new(Mutex::new(Role::Leads)),
+            refused: Arc::default(),
             cut,
+            front: accepting,
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let service = TransferServiceServer::new(fake.clone());
         tokio::spawn(
             tonic::transport::Server::builder()
                 .add_service(service)
                 .serve_with_incoming(TcpIncoming::from(listener)),
         );
-        let front = proxy(address, cuts).await;
         (fake, format!("http://{front}"))
+    }
+
+    /// Three replicas, of which the first leads; with the endpoint of each.
+    pub async fn group() -> ([Self; 3], [String; 3]) {
+        let [(a, a_at), (b, b_at), (c, c_at)] =
+            [Self::start(&[]).await, Self::start(&[]).await, Self::start(&[]).await];
+        for follower in [&b, &c] {
+            follower.set_role(Role::Follows(Some(a_at.clone())));
+        }
+        ([a, b, c], [a_at, b_at, c_at])
+    }
+
+    pub fn set_role(&self, role: Role) {
+        *self.role.lock().unwrap() = role;
+    }
+
+    pub fn set_script(&self, script: &[Step]) {
+        *self.script.lock().unwrap() = script.iter().copied().collect();
+    }
+
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn check_leads(&self) -> Result<(), Status> {
+        let mut role = self.role.lock().unwrap();
+        let leader = match &mut *role {
+            Role::Leads | Role::LeadsAfter(0) => return Ok(()),
+            Role::Follows(leader) => leader.as_deref(),
+            Role::LeadsAfter(refusals) => {
+                *refusals -= 1;
+                None
+            }
+        };
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(not_leader(leader))
+    }
+
+    fn die(&self) {
+        self.front.abort();
+        self.cut.send_modify(|cuts| *cuts += 1);
     }
 
     pub fn seen(&self) -> Vec<String> {
@@ -66,6 +127,7 @@ impl Fake {
     }
 
     async fn step(&self, transaction_id: &str) -> Result<(), Status> {
+        self.check_leads()?;
         self.seen.lock().unwrap().push(transaction_id.to_owned());
         let step = self.script.lock().unwrap().pop_front();
         match step {
@@ -76,16 +138,20 @@ impl Fake {
                 self.cut.send_modify(|cuts| *cuts += 1);
                 std::future::pending().await
             }
+            Some(Step::Die) => {
+                self.die();
+                std::future::pending().await
+            }
             Some(Step::Hang) => std::future::pending().await,
         }
     }
 }
 
-/// Passes bytes on, and drops every connection when `cuts` changes.
-async fn proxy(to: SocketAddr, cuts: watch::Receiver<u64>) -> SocketAddr {
+/// Passes bytes on, and drops every connection when `cuts` changes. Listens until the task is aborted.
+async fn proxy(to: SocketAddr, cuts: watch::Receiver<u64>) -> (SocketAddr, AbortHandle) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
+    let accepting = tokio::spawn(async move {
         while let Ok((mut near, _)) = listener.accept().await {
             let mut cuts = cuts.clone();
             cuts.mark_unchanged();
@@ -98,7 +164,7 @@ async fn proxy(to: SocketAddr, cuts: watch::Receiver<u64>) -> SocketAddr {
             });
         }
     });
-    address
+    (address, accepting.abort_handle())
 }
 
 fn confirmed(transaction_id: String) -> proto::TransferResponse {
