@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use escrow_replica::Replication;
+use escrow_service::Replicas;
 use serde::{Deserialize, Serialize};
 
 use crate::error::CoordinatorError;
@@ -41,11 +42,36 @@ pub struct ParticipantConfig {
     /// Its name for people and, if external, for legs. Default: the number.
     #[serde(default)]
     pub name: String,
-    /// Such as `http://127.0.0.1:7410`.
+    /// Such as `http://127.0.0.1:7410`. That of a wallet shard with replicas names them all:
+    /// `http://127.0.0.1:7410+http://127.0.0.1:7411`.
     pub endpoint: String,
     /// How it is spoken to.
     #[serde(default)]
     pub kind: ParticipantKind,
+}
+
+impl ParticipantConfig {
+    /// Its replicas. Only wallet shards have some; the endpoint of an external participant is taken as it is.
+    pub(crate) fn replicas(&self) -> Result<Replicas, String> {
+        match self.kind {
+            ParticipantKind::Stream => Replicas::parse(&self.endpoint),
+            ParticipantKind::Unary => Ok(Replicas::alone(&self.endpoint)),
+        }
+    }
+
+    fn check_endpoint(&self) -> Result<(), String> {
+        let name = &self.name;
+        let replicas = self.replicas().map_err(|why| format!("participants: of {name} {why}"))?;
+        let is_endpoint = |part: &&String| {
+            part.starts_with("http") && tonic::transport::Endpoint::from_shared((*part).clone()).is_ok()
+        };
+        match replicas.endpoints().iter().find(|part| !is_endpoint(part)) {
+            None => Ok(()),
+            Some(wrong) => Err(format!(
+                "participants: '{wrong}' of {name} is not an endpoint such as http://127.0.0.1:7410"
+            )),
+        }
+    }
 }
 
 /// Settings of one coordinator. Times in milliseconds, sizes in bytes.
@@ -132,14 +158,7 @@ impl Config {
             if self.participants[..at].iter().any(|other| other.name == participant.name) {
                 return wrong(format!("participants: the name '{}' is given twice", participant.name));
             }
-            if tonic::transport::Endpoint::from_shared(participant.endpoint.clone()).is_err()
-                || !participant.endpoint.starts_with("http")
-            {
-                let (name, endpoint) = (&participant.name, &participant.endpoint);
-                return wrong(format!(
-                    "participants: '{endpoint}' of {name} is not an endpoint such as http://127.0.0.1:7410"
-                ));
-            }
+            participant.check_endpoint().map_err(CoordinatorError::Config)?;
         }
         if self.in_flight_max == 0 || self.in_flight_max > 16_000_000 {
             return wrong("in_flight_max must be from 1 to 16,000,000".into());
@@ -194,10 +213,25 @@ mod tests {
     }
 
     #[test]
+    fn replicas_are_a_wallet_shards() {
+        let list = "http://127.0.0.1:1+http://127.0.0.1:2";
+        let config = check(vec![participant(3, list)]).unwrap();
+        assert_eq!(config.participants[0].replicas().unwrap().endpoints().len(), 2);
+        let external = ParticipantConfig { kind: ParticipantKind::Unary, ..participant(4, list) };
+        assert!(check(vec![external]).unwrap_err().contains("is not an endpoint"));
+    }
+
+    #[test]
     fn what_cannot_work_is_named() {
         let twice = vec![participant(3, "http://127.0.0.1:1"), participant(3, "http://127.0.0.1:2")];
         assert!(check(twice).unwrap_err().contains("the id 3 is given twice"));
         assert!(check(vec![participant(0, "127.0.0.1:1")]).unwrap_err().contains("is not an endpoint"));
+        let no_part = vec![participant(0, "http://127.0.0.1:1+")];
+        assert!(check(no_part).unwrap_err().contains("'' of 0 is not an endpoint"));
+        let one_part = vec![participant(0, "http://127.0.0.1:1+127.0.0.1:2")];
+        assert!(check(one_part).unwrap_err().contains("'127.0.0.1:2' of 0 is not an endpoint"));
+        let replica = vec![participant(0, "http://127.0.0.1:1+http://127.0.0.1:2+http://127.0.0.1:1")];
+        assert!(check(replica).unwrap_err().contains("the replica 'http://127.0.0.1:1' is given twice"));
         let none = Config { in_flight_max: 0, ..Config::default() };
         assert!(none.validated().unwrap_err().to_string().contains("in_flight_max"));
     }

@@ -12,7 +12,7 @@ use crate::config::{Config, ParticipantKind};
 use crate::edge::Service;
 use crate::error::CoordinatorError;
 use crate::ground::{Background, Clock, Ground};
-use crate::links::{LinkSenders, Peer, endpoint};
+use crate::links::{LinkSenders, Peer};
 use crate::owner::{Owner, Parts, mailbox};
 use crate::server::Opened;
 
@@ -45,11 +45,8 @@ impl Unbound {
         let Opened { config, disk, identity, driver, window, journal, applied, checkpointed, lock, .. } =
             opened;
         let (mailbox, receivers) = mailbox();
-        let mut peers = Vec::new();
-        for participant in &config.participants {
-            let channel = connector.connect(&endpoint(&participant.endpoint)?);
-            peers.push(Peer { config: participant.clone(), channel });
-        }
+        let peers = config.participants.iter().map(|participant| Peer::new(participant, &connector));
+        let peers: Vec<Peer> = peers.collect::<Result<_, _>>()?;
         let (links, calls) = LinkSenders::new(&config);
         let (routing, edge_journal) = (driver.routing().clone(), journal.clone());
         let unfinished = driver.machine().live().len() as u64;

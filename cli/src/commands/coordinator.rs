@@ -38,7 +38,7 @@ pub struct Args {
     /// The cluster that it belongs to, the same for all its coordinators: 32 hex digits (default: made at the first start)
     #[arg(long, value_name = "HEX", env = "ESCROW_CLUSTER_ID")]
     cluster_id: Option<String>,
-    /// A wallet shard by its number; may be repeated
+    /// A wallet shard by its number, with + between the URLs of its replicas; may be repeated
     #[arg(long = "participant", value_name = "ID=URL", value_parser = parse_numbered_url)]
     participants: Vec<(u16, String)>,
     /// An external participant by the name that legs use; may be repeated

@@ -22,32 +22,48 @@ const SHARD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A shard's error as the caller should see it: what the shard says of the request is passed on, and what the transport says
 /// is an unavailable shard.
 fn pass_on(peer: &Peer, status: Status) -> Status {
-    if escrow_service::reason_of(&status).is_some() {
-        return status;
-    }
-    match status.code() {
-        Code::Unavailable | Code::Unknown | Code::DeadlineExceeded | Code::Cancelled => {
-            let message = format!("participant {} cannot be reached: {}", peer.config.name, status.message());
-            refusal(Reason::ParticipantUnavailable, message)
+    let unavailable = |why: &str| {
+        let message = format!("participant {} cannot be reached: {why}", peer.config.name);
+        refusal(Reason::ParticipantUnavailable, message)
+    };
+    match (escrow_service::reason_of(&status), status.code()) {
+        // The caller would take it for ours, and ask another coordinator.
+        (Some(Reason::NotLeader), _) => unavailable("none of its replicas leads"),
+        (None, Code::Unavailable | Code::Unknown | Code::DeadlineExceeded | Code::Cancelled) => {
+            unavailable(status.message())
         }
         _ => status,
     }
 }
 
 /// A request to one shard: one process may hold several, and this metadata says which is meant.
-fn shard_request<T>(peer: &Peer, message: T) -> Request<T> {
+fn shard_request<T>(peer: &Peer, message: T, within: Duration) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(SHARD_TIMEOUT);
+    request.set_timeout(within);
     request.metadata_mut().insert(escrow_proto::PARTICIPANT_METADATA, peer.config.id.into());
     request
 }
 
 impl Service {
-    fn account_client(&self, peer: &Peer) -> AccountServiceClient<Channel> {
+    /// Asks a shard, or the one of its replicas that leads. All that is asked of accounts may be asked twice.
+    async fn ask_shard<M: Clone, T, F>(
+        &self,
+        peer: &Peer,
+        message: M,
+        call: impl Fn(AccountServiceClient<Channel>, Request<M>) -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let max = self.config.message_bytes_max;
-        AccountServiceClient::new(peer.channel.clone())
-            .max_decoding_message_size(max)
-            .max_encoding_message_size(max)
+        let attempt = |channel, within| {
+            let client = AccountServiceClient::new(channel)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max);
+            call(client, shard_request(peer, message.clone(), within))
+        };
+        let response = peer.ask(SHARD_TIMEOUT, attempt).await;
+        response.map(Response::into_inner).map_err(|status| pass_on(peer, status))
     }
 
     fn shard_of(&self, account: &AccountId) -> Result<&Peer, Status> {
@@ -67,10 +83,12 @@ impl Service {
         rows: Vec<(usize, v1::OpenAccount)>,
     ) -> Result<Vec<(usize, v1::OpenAccountResult)>, Status> {
         let (places, accounts): (Vec<usize>, Vec<v1::OpenAccount>) = rows.into_iter().unzip();
-        let request = shard_request(peer, v1::OpenAccountsRequest { accounts });
-        let response =
-            self.account_client(peer).open_accounts(request).await.map_err(|status| pass_on(peer, status))?;
-        Ok(places.into_iter().zip(response.into_inner().results).collect())
+        let request = v1::OpenAccountsRequest { accounts };
+        let call = |mut client: AccountServiceClient<Channel>, request| async move {
+            client.open_accounts(request).await
+        };
+        let response = self.ask_shard(peer, request, call).await?;
+        Ok(places.into_iter().zip(response.results).collect())
     }
 }
 
@@ -116,12 +134,14 @@ impl AccountService for Service {
         let request = request.into_inner();
         let id = form::account_id("account_id", &request.account_id).map_err(form::status)?;
         let peer = self.shard_of(&id)?;
-        let response = self.account_client(peer).get_account(shard_request(peer, request)).await;
-        let mut response = response.map_err(|status| pass_on(peer, status))?;
-        if let Some(account) = &mut response.get_mut().account {
+        let call = |mut client: AccountServiceClient<Channel>, request| async move {
+            client.get_account(request).await
+        };
+        let mut response = self.ask_shard(peer, request, call).await?;
+        if let Some(account) = &mut response.account {
             account.participant.clone_from(&peer.config.name);
         }
-        Ok(Response::new(response.into_inner()))
+        Ok(Response::new(response))
     }
 
     /// Shard after shard, in the order of their ids; the cursor is the shard's id and the shard's own cursor.
@@ -150,8 +170,10 @@ impl AccountService for Service {
                 break;
             }
             let page = v1::ListAccountsRequest { page_size: wanted, cursor };
-            let response = self.account_client(peer).list_accounts(shard_request(peer, page)).await;
-            let response = response.map_err(|status| pass_on(peer, status))?.into_inner();
+            let call = |mut client: AccountServiceClient<Channel>, request| async move {
+                client.list_accounts(request).await
+            };
+            let response = self.ask_shard(peer, page, call).await?;
             let name = &peer.config.name;
             accounts.extend(response.accounts.into_iter().map(|mut account| {
                 account.participant.clone_from(name);
@@ -174,11 +196,13 @@ impl AccountService for Service {
         let request = request.into_inner();
         let id = form::account_id("account_id", &request.account_id).map_err(form::status)?;
         let peer = self.shard_of(&id)?;
-        let response = self.account_client(peer).set_frozen(shard_request(peer, request)).await;
-        let mut response = response.map_err(|status| pass_on(peer, status))?;
-        if let Some(account) = &mut response.get_mut().account {
+        let call = |mut client: AccountServiceClient<Channel>, request| async move {
+            client.set_frozen(request).await
+        };
+        let mut response = self.ask_shard(peer, request, call).await?;
+        if let Some(account) = &mut response.account {
             account.participant.clone_from(&peer.config.name);
         }
-        Ok(Response::new(response.into_inner()))
+        Ok(Response::new(response))
     }
 }

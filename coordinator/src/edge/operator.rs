@@ -131,11 +131,12 @@ impl Service {
     }
 
     async fn shard_status(&self, peer: &Peer) -> Option<v1::GetShardStatusResponse> {
-        let mut client = ShardServiceClient::new(peer.channel.clone());
-        let mut request = Request::new(v1::GetShardStatusRequest {});
-        request.set_timeout(STATUS_TIMEOUT);
-        let answer = tokio::time::timeout(STATUS_TIMEOUT, client.get_shard_status(request)).await;
-        answer.ok()?.ok().map(Response::into_inner)
+        let attempt = |channel, within| async move {
+            let mut request = Request::new(v1::GetShardStatusRequest {});
+            request.set_timeout(within);
+            ShardServiceClient::new(channel).get_shard_status(request).await
+        };
+        peer.ask(STATUS_TIMEOUT, attempt).await.ok().map(Response::into_inner)
     }
 
     async fn participant_status(&self, peer: &Peer) -> Result<v1::ParticipantStatus, Status> {

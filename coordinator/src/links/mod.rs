@@ -1,51 +1,29 @@
-//! The connections to participants: one task for each wallet shard, unary calls for external ones.
+//! The connections to participants: one task for each wallet shard, unary calls for external ones. A wallet shard may have
+//! replicas; its link follows the one that leads.
 //!
 //! A dead participant costs the others nothing: each has its own queue, its own connection and its own failures.
 //!
 //! **Invariant:** a link knows nothing of transactions; it carries columns and reports what happened to them.
 
 mod backoff;
+mod peer;
 mod stream;
 mod unary;
 
 pub(crate) use backoff::Delays;
+pub(crate) use peer::Peer;
 pub(crate) use stream::{End, greeted, hello};
 pub(crate) use unary::{UnaryCall, UnaryRequest};
-
-use std::time::Duration;
 
 use escrow_proto::v1;
 use escrow_tcc::driver::{Call, Send};
 use escrow_tcc::machine::Live;
 use escrow_types::{Epoch, ParticipantId};
 use tokio::sync::mpsc;
-use tonic::transport::{Channel, Endpoint};
 
-use crate::config::{Config, ParticipantConfig, ParticipantKind};
-use crate::error::CoordinatorError;
+use crate::config::{Config, ParticipantKind};
 use crate::owner::Mailbox;
 use unary::External;
-
-/// A channel to a participant, with the house's HTTP/2 settings; connects when first used, and again when lost.
-pub(crate) fn endpoint(address: &str) -> Result<Endpoint, CoordinatorError> {
-    let endpoint = Endpoint::from_shared(address.to_owned())
-        .map_err(|error| CoordinatorError::Config(format!("endpoint '{address}': {error}")))?;
-    Ok(endpoint
-        .initial_stream_window_size(16 << 20)
-        .initial_connection_window_size(64 << 20)
-        .http2_keep_alive_interval(Duration::from_secs(2))
-        .keep_alive_timeout(Duration::from_secs(4))
-        .keep_alive_while_idle(true)
-        .connect_timeout(Duration::from_secs(2))
-        .tcp_nodelay(true))
-}
-
-/// One participant, as the edge reaches it for accounts and status.
-#[derive(Clone)]
-pub(crate) struct Peer {
-    pub(crate) config: ParticipantConfig,
-    pub(crate) channel: Channel,
-}
 
 /// Where the owner's messages go.
 pub(crate) struct LinkSenders {
@@ -106,7 +84,7 @@ pub(crate) fn start_external(
     queue: mpsc::UnboundedReceiver<UnaryCall>,
     mailbox: &Mailbox,
 ) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(unary::make_calls(peer.channel.clone(), queue, mailbox.clone()))
+    tokio::spawn(unary::make_calls(peer.leader(), queue, mailbox.clone()))
 }
 
 /// Starts the task of a wallet shard.

@@ -1,5 +1,9 @@
 //! The link of one wallet shard: connect, hello, then columns both ways until the connection ends; for ever.
+//!
+//! A shard with replicas has one link, to the replica that leads. When that one is lost, or never led, the link goes to the one
+//! that is named, or to the next one; once around without a pause.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use escrow_invariants::{Canary, canary};
@@ -7,8 +11,9 @@ use escrow_proto::v1;
 use escrow_proto::v1::exchange_request::Message as Request;
 use escrow_proto::v1::exchange_response::Message as Response;
 use escrow_proto::v1::participant_service_client::ParticipantServiceClient;
+use escrow_service::{Course, Replicas, leader_of, reason_of};
 use escrow_tcc::driver::{EndColumns, Send, TryColumns};
-use escrow_types::{Millis, ParticipantId};
+use escrow_types::{Millis, ParticipantId, Reason};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -21,13 +26,17 @@ use crate::owner::{Input, LinkEvent, Mailbox, Owner};
 
 /// Not reached for so long, whether attempts fail or hang: the breaker opens.
 const BREAKER_AFTER: Duration = Duration::from_secs(1);
+/// Where there are several replicas, a silent one keeps the others from being tried: this long at first.
+const REPLICA_HELLO_TIMEOUT: Duration = super::peer::REPLICA_TIMEOUT;
 /// A participant that is recovering accepts no connection; one that accepts must greet within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct StreamLink {
     participant: ParticipantId,
     cluster_id: String,
-    client: ParticipantServiceClient<Channel>,
+    replicas: Arc<Replicas>,
+    /// One for each replica.
+    clients: Vec<ParticipantServiceClient<Channel>>,
     mailbox: Mailbox,
 }
 
@@ -39,6 +48,44 @@ pub(crate) enum End {
     Lost(String),
     /// The participant knows a newer leader.
     Deposed,
+}
+
+/// Why an attempt or a connection to one replica is over.
+enum Over {
+    Ended(End),
+    /// There was no answer to hello in time.
+    Silent,
+    /// It does not lead its group; the endpoint of the one that does, if it said so.
+    NotLeader(Option<String>, String),
+}
+
+impl From<Status> for Over {
+    fn from(status: Status) -> Self {
+        let error = describe(&status);
+        match reason_of(&status) {
+            Some(Reason::NotLeader) => Self::NotLeader(leader_of(&status), error),
+            _ => Self::Ended(End::Lost(error)),
+        }
+    }
+}
+
+impl Over {
+    /// Sets the course to the replica that is next; `true` if it is to be tried at once.
+    fn steer(&self, course: &mut Course<'_>) -> bool {
+        match self {
+            Self::Ended(_) => course.unanswered(),
+            Self::Silent => course.timed_out(),
+            Self::NotLeader(leader, _) => course.refused(leader.as_deref()),
+        }
+    }
+
+    fn into_end(self) -> End {
+        match self {
+            Self::Ended(end) => end,
+            Self::Silent => End::Lost("connected, but no answer to hello".into()),
+            Self::NotLeader(_, error) => End::Lost(error),
+        }
+    }
 }
 
 /// The first message of a connection: the epoch, and what the coordinator still has unfinished there.
@@ -72,51 +119,72 @@ pub(crate) fn greeted(participant: ParticipantId, first: Option<v1::ExchangeResp
 
 impl StreamLink {
     pub(super) fn new(peer: &Peer, cluster_id: &str, mailbox: Mailbox) -> Self {
-        let client = ParticipantServiceClient::new(peer.channel.clone())
-            .max_decoding_message_size(256 << 20)
-            .max_encoding_message_size(256 << 20);
-        let participant = ParticipantId(peer.config.id);
-        Self { participant, cluster_id: cluster_id.to_owned(), client, mailbox }
+        let client = |channel: &Channel| {
+            ParticipantServiceClient::new(channel.clone())
+                .max_decoding_message_size(256 << 20)
+                .max_encoding_message_size(256 << 20)
+        };
+        Self {
+            participant: ParticipantId(peer.config.id),
+            cluster_id: cluster_id.to_owned(),
+            replicas: Arc::clone(&peer.replicas),
+            clients: peer.channels().iter().map(client).collect(),
+            mailbox,
+        }
     }
 
     pub(super) async fn run(mut self) {
+        let replicas = Arc::clone(&self.replicas);
+        let mut course = Course::new(&replicas);
         let mut reconnect = Reconnect::new();
         // From the moment that it was lost, not from the first attempt that failed: an attempt may hang for seconds.
         let mut breaker_due = Instant::now() + BREAKER_AFTER;
         loop {
-            match self.connect_or_open(breaker_due).await {
+            match self.connect_or_open(&course, breaker_due).await {
                 Ok((sender, responses)) => {
                     reconnect.reset();
+                    course.answered();
                     self.tell(LinkEvent::Ready(sender));
-                    let end = self.read(responses).await;
+                    let over = self.read(responses).await;
+                    over.steer(&mut course);
                     breaker_due = Instant::now() + BREAKER_AFTER;
-                    self.tell(LinkEvent::Lost(end));
+                    if let End::Lost(error) = over.into_end() {
+                        self.tell(LinkEvent::Lost(error));
+                    }
                 }
-                Err(End::Deposed) => {
-                    self.tell(LinkEvent::Deposed);
-                    return;
-                }
-                Err(End::Lost(error)) => {
-                    let delay = reconnect.next();
+                Err(over) => {
+                    let at_once = over.steer(&mut course);
+                    let End::Lost(error) = over.into_end() else {
+                        self.tell(LinkEvent::Deposed);
+                        return;
+                    };
+                    let delay = if at_once { Duration::ZERO } else { reconnect.next() };
                     self.tell(LinkEvent::Failed {
                         error,
                         next_in_ms: delay.as_millis() as Millis,
                         breaker_open: Instant::now() >= breaker_due,
                     });
-                    tokio::time::sleep(delay).await;
+                    if !at_once {
+                        tokio::time::sleep(delay).await;
+                        course.paused();
+                    }
                 }
             }
         }
     }
 
     /// Connects and greets; if that takes beyond `breaker_due`, the owner hears of it meanwhile.
-    async fn connect_or_open(&mut self, breaker_due: Instant) -> Result<Connection, End> {
+    async fn connect_or_open(
+        &mut self,
+        course: &Course<'_>,
+        breaker_due: Instant,
+    ) -> Result<Connection, Over> {
         if Instant::now() >= breaker_due {
             // It was told already.
-            return self.connect().await;
+            return self.connect(course).await;
         }
         let (participant, mailbox) = (self.participant, self.mailbox.clone());
-        let mut connecting = std::pin::pin!(self.connect());
+        let mut connecting = std::pin::pin!(self.connect(course));
         if let Ok(connected) = tokio::time::timeout_at(breaker_due, connecting.as_mut()).await {
             return connected;
         }
@@ -129,27 +197,24 @@ impl StreamLink {
     }
 
     /// Connects and greets.
-    async fn connect(&mut self) -> Result<Connection, End> {
-        let lost = |status: Status| End::Lost(describe(&status));
+    async fn connect(&mut self, course: &Course<'_>) -> Result<Connection, Over> {
         let (participant, cluster_id) = (self.participant, self.cluster_id.clone());
-        let hello =
-            self.mailbox.ask(move |owner| hello(owner, participant, &cluster_id)).await.map_err(lost)?;
+        let hello = self.mailbox.ask(move |owner| hello(owner, participant, &cluster_id)).await?;
         let (sender, receiver) = mpsc::unbounded_channel();
         let _ = sender.send(hello);
+        let client = &mut self.clients[course.at()];
         let greet = async {
-            let mut responses =
-                self.client.exchange(UnboundedReceiverStream::new(receiver)).await?.into_inner();
+            let mut responses = client.exchange(UnboundedReceiverStream::new(receiver)).await?.into_inner();
             let first = responses.message().await?;
             Ok::<_, Status>((responses, first))
         };
-        let (responses, first) = match tokio::time::timeout(HELLO_TIMEOUT, greet).await {
-            Ok(result) => result.map_err(lost)?,
-            Err(_) => return Err(End::Lost("connected, but no answer to hello".into())),
-        };
-        greeted(participant, first).map(|()| (sender, responses))
+        let patience = course.patience(REPLICA_HELLO_TIMEOUT, HELLO_TIMEOUT);
+        let (responses, first) = tokio::time::timeout(patience, greet).await.map_err(|_| Over::Silent)??;
+        greeted(participant, first).map_err(Over::Ended)?;
+        Ok((sender, responses))
     }
 
-    async fn read(&self, mut responses: Streaming<v1::ExchangeResponse>) -> String {
+    async fn read(&self, mut responses: Streaming<v1::ExchangeResponse>) -> Over {
         loop {
             match responses.message().await {
                 Ok(Some(response)) => {
@@ -157,8 +222,8 @@ impl StreamLink {
                         self.mailbox.event(Input::Answers(self.participant, message));
                     }
                 }
-                Ok(None) => return "the participant closed the connection".into(),
-                Err(status) => return describe(&status),
+                Ok(None) => return Over::Ended(End::Lost("the participant closed the connection".into())),
+                Err(status) => return status.into(),
             }
         }
     }

@@ -15,9 +15,8 @@ use escrow_participant::{self as participant, MemoryView};
 use tokio::sync::mpsc;
 use turmoil::Sim;
 
-use crate::net;
 use crate::node::{Kind, Node, data_dir};
-use crate::world::{self, CALLER, COORDINATOR, Command, Errand, Inner, STRANGER, SUCCESSOR, World};
+use crate::world::{self, CALLER, COORDINATOR, Command, Errand, Inner, SPARE, STRANGER, SUCCESSOR, World};
 
 /// The cluster that all belong to.
 const CLUSTER: &str = "00000000000000000000000000edce00";
@@ -31,6 +30,8 @@ pub struct Setup {
     pub seeds: u64,
     /// Wallet shards, each on a host of its own.
     pub shards: u16,
+    /// Whether shard 0 has another replica, on the host `SPARE`.
+    pub spare: bool,
     /// How much simulated time the story with its checks may take.
     pub limit: Duration,
     /// The longest latency of a message; the shortest is 0.
@@ -46,6 +47,7 @@ impl Default for Setup {
         Self {
             seeds: 4,
             shards: 2,
+            spare: false,
             limit: Duration::from_secs(300),
             latency: Duration::from_millis(3),
             coordinator: |_| (),
@@ -133,14 +135,18 @@ fn tell_once<F: Future<Output = ()> + 'static>(seed: u64, setup: &Setup, story: 
         let host = Rc::clone(node);
         sim.host(node.host.as_str(), move || Rc::clone(&host).run());
     }
-    // It runs only when a story says so.
+    // They run only when a story says so.
     sim.crash(SUCCESSOR);
+    if setup.spare {
+        sim.crash(SPARE);
+    }
     let errands = stranger(&mut sim);
     let inner = Rc::new(Inner {
         seed,
         chance: RefCell::new(SplitMix64::new(seed ^ 0xED6E)),
         nodes,
         shards: setup.shards,
+        spare: setup.spare,
         commands: RefCell::new(VecDeque::new()),
         errands,
         transfers: Cell::new(0),
@@ -169,7 +175,7 @@ fn nodes(seed: u64, setup: &Setup) -> Vec<Rc<Node>> {
             .map(|id| coordinator::ParticipantConfig {
                 id,
                 name: id.to_string(),
-                endpoint: net::endpoint(&world::shard(id)),
+                endpoint: world::shard_endpoint(id, setup.spare),
                 kind: coordinator::ParticipantKind::Stream,
             })
             .collect(),
@@ -183,7 +189,8 @@ fn nodes(seed: u64, setup: &Setup) -> Vec<Rc<Node>> {
         Node::new(COORDINATOR, seed ^ 0xC0, Kind::Coordinator(config.clone())),
         Node::new(SUCCESSOR, seed ^ 0xC1, Kind::Coordinator(config)),
     ];
-    for number in 0..setup.shards {
+    let spare = setup.spare.then(|| (SPARE.to_owned(), 0));
+    for (host, number) in (0..setup.shards).map(|number| (world::shard(number), number)).chain(spare) {
         let mut config = participant::Config {
             data_dir: data_dir(),
             shards: vec![number],
@@ -195,7 +202,7 @@ fn nodes(seed: u64, setup: &Setup) -> Vec<Rc<Node>> {
         (setup.participant)(&mut config);
         let views = BTreeMap::from([(number, MemoryView::new(number))]);
         let kind = Kind::Participant(config, views);
-        nodes.push(Node::new(&world::shard(number), seed ^ 0x50 ^ u64::from(number), kind));
+        nodes.push(Node::new(&host, seed ^ 0x50 ^ u64::from(number), kind));
     }
     nodes
 }

@@ -20,6 +20,8 @@ use crate::node::Node;
 pub const COORDINATOR: &str = "coordinator";
 /// The host of another coordinator of the same partition. It does not run until a story starts it.
 pub const SUCCESSOR: &str = "successor";
+/// The host of another replica of shard 0, if the setup has one. It does not run until a story starts it.
+pub const SPARE: &str = "spare";
 /// The host where the story is told, and from which checks are made.
 pub const CALLER: &str = "caller";
 /// The host of other callers, whose connections a story may cut.
@@ -28,6 +30,12 @@ pub const STRANGER: &str = "stranger";
 /// The host of a shard.
 pub fn shard(number: u16) -> String {
     format!("shard-{number}")
+}
+
+/// The endpoint of a shard: of its host, and of the spare if it has one.
+pub(crate) fn shard_endpoint(number: u16, spare: bool) -> String {
+    let own = net::endpoint(&shard(number));
+    if number == 0 && spare { format!("{own}+{}", net::endpoint(SPARE)) } else { own }
 }
 
 /// What only the one who moves the simulation can do.
@@ -50,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) chance: RefCell<SplitMix64>,
     pub(crate) nodes: Vec<Rc<Node>>,
     pub(crate) shards: u16,
+    pub(crate) spare: bool,
     pub(crate) commands: RefCell<VecDeque<(Command, oneshot::Sender<()>)>>,
     pub(crate) errands: mpsc::UnboundedSender<Errand>,
     pub(crate) transfers: Cell<u64>,
@@ -157,7 +166,7 @@ impl World {
 
     /// A client of a shard.
     pub fn shard_client(&self, number: u16) -> ShardClient {
-        ShardClient::connect(net::endpoint(&shard(number)), options()).expect("a good endpoint")
+        ShardClient::connect(shard_endpoint(number, self.inner.spare), options()).expect("a good endpoint")
     }
 
     /// The `number`th account of a shard: an id that is routed there.

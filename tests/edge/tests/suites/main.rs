@@ -3,5 +3,6 @@
 mod half_open;
 mod hello;
 mod reconnect;
+mod replicas;
 mod shutdown;
 mod storms;

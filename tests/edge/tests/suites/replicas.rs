@@ -1,0 +1,121 @@
+//! Shards with replicas: the coordinator's link goes to the one that leads.
+//!
+//! The replicas are stand-ins: a process that takes over the disk of the one before it, and a stranger that only refuses.
+
+use std::pin::Pin;
+
+use escrow_edge_tests::world::{COORDINATOR, SPARE, STRANGER, World, pass};
+use escrow_edge_tests::{Load, Setup, check, net, tell};
+use escrow_proto::v1;
+use escrow_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
+use escrow_service::{Incoming as _, not_leader};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+const SHARD: &str = "shard-0";
+
+/// From now on `to` is the replica that leads, with everything that the one before it had on its disk.
+async fn take_over(world: &World, from: &str, to: &str) {
+    world.node(to).disk.replace(world.node(from).disk().copy(world.seed()));
+    world.start(to).await;
+}
+
+#[test]
+fn the_link_follows_a_leader_that_moves() {
+    tell(Setup { spare: true, ..Setup::default() }, |world| async move {
+        let load = Load::begin(&world, 8).await;
+        let (mut leads, mut next) = (SHARD, SPARE);
+        for _ in 0..4 {
+            world.kill(leads).await;
+            pass(world.within_ms(0, 3_000)).await;
+            take_over(&world, leads, next).await;
+            load.more(20).await;
+            (leads, next) = (next, leads);
+        }
+        check::all(&world, &load).await;
+    });
+}
+
+/// The old leader vanishes without a word: nobody refuses, nothing is closed.
+#[test]
+fn the_link_leaves_a_leader_that_is_silent() {
+    tell(Setup { spare: true, ..Setup::default() }, |world| async move {
+        let load = Load::begin(&world, 8).await;
+        turmoil::hold(COORDINATOR, SHARD);
+        pass(world.within_ms(0, 3_000)).await;
+        world.kill(SHARD).await;
+        take_over(&world, SHARD, SPARE).await;
+        load.more(20).await;
+        check::all(&world, &load).await;
+    });
+}
+
+/// A replica that never leads, and says who does.
+#[derive(Clone)]
+struct Follower;
+
+type Answers = Pin<Box<dyn Stream<Item = Result<v1::ExchangeResponse, Status>> + Send>>;
+
+fn refused<T>() -> Result<Response<T>, Status> {
+    Err(not_leader(Some(&net::endpoint(SHARD))))
+}
+
+#[tonic::async_trait]
+impl ParticipantService for Follower {
+    type ExchangeStream = Answers;
+
+    async fn exchange(
+        &self,
+        _: Request<Streaming<v1::ExchangeRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        refused()
+    }
+
+    async fn hello(&self, _: Request<v1::HelloRequest>) -> Result<Response<v1::HelloResponse>, Status> {
+        refused()
+    }
+
+    async fn r#try(&self, _: Request<v1::TryRequest>) -> Result<Response<v1::TryResponse>, Status> {
+        refused()
+    }
+
+    async fn confirm(
+        &self,
+        _: Request<v1::ConfirmBranchRequest>,
+    ) -> Result<Response<v1::ConfirmBranchResponse>, Status> {
+        refused()
+    }
+
+    async fn cancel(
+        &self,
+        _: Request<v1::CancelBranchRequest>,
+    ) -> Result<Response<v1::CancelBranchResponse>, Status> {
+        refused()
+    }
+}
+
+/// The stranger's host stands first in the list; it refuses, and names the leader.
+#[test]
+fn the_link_goes_where_a_follower_sends_it() {
+    let first = |config: &mut escrow_coordinator::Config| {
+        let endpoint = &mut config.participants[0].endpoint;
+        *endpoint = format!("{}+{endpoint}", net::endpoint(STRANGER));
+    };
+    tell(Setup { coordinator: first, ..Setup::default() }, |world| async move {
+        let listening = world.elsewhere(async {
+            let listener = net::Listener::bind().await.expect("the port is free");
+            let server =
+                tonic::transport::Server::builder().add_service(ParticipantServiceServer::new(Follower));
+            tokio::task::spawn_local(server.serve_with_incoming(listener.connections()));
+        });
+        listening.await.expect("it is done");
+        let load = Load::begin(&world, 8).await;
+        for _ in 0..2 {
+            world.kill(SHARD).await;
+            pass(world.within_ms(0, 3_000)).await;
+            world.start(SHARD).await;
+            load.more(20).await;
+        }
+        check::all(&world, &load).await;
+    });
+}
