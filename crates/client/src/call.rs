@@ -75,6 +75,11 @@ impl Budget {
         }
     }
 
+    /// The same, with another time for all attempts together.
+    pub(crate) fn in_all(self, total: Duration) -> Self {
+        Self { total: total.min(TOTAL_MAX), ..self }
+    }
+
     /// How long the replica that is asked now may take. A verb is never repeated for being slow, so it gets all the time.
     fn patience(&self, subject: Subject<'_>, course: &Course<'_>) -> Duration {
         match subject {
@@ -85,7 +90,7 @@ impl Budget {
 }
 
 /// What a failed attempt means.
-enum Verdict {
+pub(crate) enum Verdict {
     /// It never left: the connection could not be made.
     NotSent(String),
     /// A replica that does not lead said no, and perhaps who leads.
@@ -108,7 +113,7 @@ impl Verdict {
     }
 
     /// Whether it makes sense, and is safe, to ask again.
-    fn may_repeat(&self, subject: Subject<'_>) -> bool {
+    pub(crate) fn may_repeat(&self, subject: Subject<'_>) -> bool {
         match self {
             Self::NotSent(_) | Self::NotLeader(..) => true,
             Self::Refused(reason, _) => reason.is_retryable(),
@@ -117,8 +122,19 @@ impl Verdict {
         }
     }
 
+    /// How a stream ends that had been open, and on which this is the last word.
+    pub(crate) fn into_stream_error(self) -> ClientError {
+        match self {
+            Self::Refused(reason, message) => ClientError::Refused { reason, message },
+            Self::NotLeader(_, message) => ClientError::Refused { reason: Reason::NotLeader, message },
+            Self::Rejected(code, message) => ClientError::Rejected { code, message },
+            Self::TimedOut => ClientError::Closed(TIMED_OUT.to_owned()),
+            Self::NotSent(message) | Self::Perhaps(message) => ClientError::Closed(message),
+        }
+    }
+
     /// Sets the course for the next attempt; `true` if that needs no pause: this one has done nothing, and another replica is asked.
-    fn steer(&self, course: &mut Course<'_>) -> bool {
+    pub(crate) fn steer(&self, course: &mut Course<'_>) -> bool {
         match self {
             Self::NotSent(_) => course.unanswered(),
             Self::NotLeader(leader, _) => course.refused(leader.as_deref()),
@@ -135,7 +151,7 @@ impl Verdict {
     }
 }
 
-fn classify(status: &Status) -> Verdict {
+pub(crate) fn classify(status: &Status) -> Verdict {
     let message = status.message().to_owned();
     match reason_of(status) {
         Some(Reason::OutcomeUnknown) => return Verdict::Perhaps(message),
@@ -259,13 +275,7 @@ fn end(subject: Subject<'_>, verdict: Verdict, perhaps: bool, endpoint: &str) ->
 
 /// The failure of a stream that had been open.
 pub(crate) fn stream_error(status: &Status) -> ClientError {
-    match classify(status) {
-        Verdict::Refused(reason, message) => ClientError::Refused { reason, message },
-        Verdict::NotLeader(_, message) => ClientError::Refused { reason: Reason::NotLeader, message },
-        Verdict::Rejected(code, message) => ClientError::Rejected { code, message },
-        Verdict::TimedOut => ClientError::Closed(TIMED_OUT.to_owned()),
-        Verdict::NotSent(message) | Verdict::Perhaps(message) => ClientError::Closed(message),
-    }
+    classify(status).into_stream_error()
 }
 
 #[cfg(test)]

@@ -73,11 +73,6 @@ impl Pool {
         &self.group(partition).replicas
     }
 
-    /// The replica that led when it was last heard of.
-    pub(crate) fn leader(&self, partition: usize) -> Route {
-        Route { partition, replica: self.replicas(partition).leader() }
-    }
-
     /// One replica, for messages.
     pub(crate) fn endpoint_at(&self, route: Route) -> &str {
         &self.replicas(route.partition).endpoints()[route.replica]

@@ -61,7 +61,7 @@ pub enum ClientError {
         /// What the last attempt ended with.
         message: String,
     },
-    /// The stream is over. Transfers that were sent on it and not answered may have been executed.
+    /// The stream is over; where there are replicas, none of them took it over in time. Transfers that were sent on it and not answered may have been executed.
     #[error("the stream is closed: {0}")]
     Closed(String),
     /// The answer is not what the contract says: a server of another version, or not Escrow at all.

@@ -30,6 +30,7 @@
 //! - [`shard`]: what a wallet shard tells tools: totals, reservations, verification
 //! - `call`, `retry`, `channel`, `convert`: one attempt and its classification, the pauses between attempts,
 //!   connections, and the wire's types to ours
+//! - `resume`: streams that outlive the replica that they were opened to
 //!
 //! **Invariant:** a call never lasts longer than its deadline, and no retry ever bears another transaction_id than the
 //! first attempt did.
@@ -45,6 +46,7 @@ pub mod id;
 pub mod model;
 pub mod operator;
 pub mod options;
+mod resume;
 mod retry;
 pub mod shard;
 pub mod stream;

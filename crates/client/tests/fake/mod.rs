@@ -15,8 +15,9 @@ use escrow_proto::v1::transfer_service_server::{TransferService, TransferService
 use escrow_service::{not_leader, refusal};
 use escrow_types::{Currency, Reason};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
@@ -26,8 +27,12 @@ use tonic::{Request, Response, Status, Streaming};
 pub enum Step {
     /// Answers a transport-like UNAVAILABLE, without a reason of the catalogue.
     Unavailable,
+    /// Does what a server does.
+    Confirm,
     /// Refuses with a reason of the catalogue.
     Refuse(Reason),
+    /// Refuses the row of a stream, in its answer.
+    RefuseRow(Reason),
     /// Takes the request and cuts the connection.
     CutConnection,
     /// Takes the request, cuts the connection, and is never reached again.
@@ -51,6 +56,7 @@ pub struct Fake {
     script: Arc<Mutex<std::collections::VecDeque<Step>>>,
     /// The transaction_id of every attempt that arrived.
     seen: Arc<Mutex<Vec<String>>>,
+    rows_seen: Arc<Mutex<Vec<u64>>>,
     role: Arc<Mutex<Role>>,
     /// How often it refused because it does not lead.
     refused: Arc<AtomicUsize>,
@@ -67,6 +73,7 @@ impl Fake {
         let fake = Self {
             script: Arc::new(Mutex::new(script.iter().copied().collect())),
             seen: Arc::default(),
+            rows_seen: Arc::default(),
             role: Arc::new(Mutex::new(Role::Leads)),
             refused: Arc::default(),
             cut,
@@ -117,6 +124,38 @@ impl Fake {
         Err(not_leader(leader))
     }
 
+    /// Answers a message in two parts, each a step of the script.
+    async fn answer_halves(
+        &self,
+        message: &proto::TransferColumnsRequest,
+        answers: &mpsc::Sender<Result<proto::TransferColumnsResponse, Status>>,
+    ) -> Result<(), Status> {
+        let rows = message.amount.len();
+        for part in [0..rows / 2, rows / 2..rows] {
+            let ids = &message.transaction_id_low[part.clone()];
+            self.rows_seen.lock().unwrap().extend_from_slice(ids);
+            let refused = self.step("columns").await?;
+            let state =
+                refused.map_or(proto::TransactionState::Confirmed, |_| proto::TransactionState::Refused);
+            let answer = proto::TransferColumnsResponse {
+                tag: part.clone().map(|row| message.first_tag + row as u64).collect(),
+                state: vec![state as u8; part.len()],
+                reason: vec![refused.map_or(0, |reason| reason as u8); part.len()],
+                sequence: ids.to_vec(),
+                partition: 0,
+                epoch: 1,
+            };
+            // The caller may be gone.
+            let _ = answers.send(Ok(answer)).await;
+        }
+        Ok(())
+    }
+
+    /// The low halves of the ids of all rows of columns that arrived.
+    pub fn rows_seen(&self) -> Vec<u64> {
+        self.rows_seen.lock().unwrap().clone()
+    }
+
     fn die(&self) {
         self.front.abort();
         self.cut.send_modify(|cuts| *cuts += 1);
@@ -126,12 +165,14 @@ impl Fake {
         self.seen.lock().unwrap().clone()
     }
 
-    async fn step(&self, transaction_id: &str) -> Result<(), Status> {
+    /// The reason with which the row is refused, if it is.
+    async fn step(&self, transaction_id: &str) -> Result<Option<Reason>, Status> {
         self.check_leads()?;
         self.seen.lock().unwrap().push(transaction_id.to_owned());
         let step = self.script.lock().unwrap().pop_front();
         match step {
-            None => Ok(()),
+            None | Some(Step::Confirm) => Ok(None),
+            Some(Step::RefuseRow(reason)) => Ok(Some(reason)),
             Some(Step::Unavailable) => Err(Status::unavailable("scripted")),
             Some(Step::Refuse(reason)) => Err(refusal(reason, "scripted")),
             Some(Step::CutConnection) => {
@@ -177,6 +218,15 @@ fn confirmed(transaction_id: String) -> proto::TransferResponse {
     }
 }
 
+fn refused_row(transaction_id: &str, reason: Reason) -> proto::TransferResponse {
+    proto::TransferResponse {
+        transaction_id: transaction_id.to_owned(),
+        state: proto::TransactionState::Refused.into(),
+        reason: reason as i32,
+        ..proto::TransferResponse::default()
+    }
+}
+
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -197,13 +247,17 @@ impl TransferService for Fake {
         &self,
         request: Request<Streaming<proto::TransferRequest>>,
     ) -> Result<Response<Self::TransferStreamStream>, Status> {
+        self.check_leads()?;
         let fake = self.clone();
         let answers = request.into_inner().then(move |message| {
             let fake = fake.clone();
             async move {
                 let transaction_id = message?.transaction_id;
-                fake.step(&transaction_id).await?;
-                Ok(confirmed(transaction_id))
+                let refused = fake.step(&transaction_id).await?;
+                Ok(refused.map_or_else(
+                    || confirmed(transaction_id.clone()),
+                    |reason| refused_row(&transaction_id, reason),
+                ))
             }
         });
         Ok(Response::new(Box::pin(answers)))
@@ -213,19 +267,21 @@ impl TransferService for Fake {
         &self,
         request: Request<Streaming<proto::TransferColumnsRequest>>,
     ) -> Result<Response<Self::TransferColumnsStream>, Status> {
-        let answers = request.into_inner().map(|message| {
-            let message = message?;
-            let rows = message.amount.len();
-            Ok(proto::TransferColumnsResponse {
-                tag: (0..rows as u64).map(|row| message.first_tag + row).collect(),
-                state: vec![proto::TransactionState::Confirmed as u8; rows],
-                reason: vec![0; rows],
-                sequence: (0..rows as u64).collect(),
-                partition: 0,
-                epoch: 1,
-            })
+        self.check_leads()?;
+        let (fake, mut messages) = (self.clone(), request.into_inner());
+        let (answers, stream) = mpsc::channel(16);
+        tokio::spawn(async move {
+            let answering = async {
+                while let Some(message) = messages.message().await? {
+                    fake.answer_halves(&message, &answers).await?;
+                }
+                Ok::<(), Status>(())
+            };
+            if let Err(status) = answering.await {
+                let _ = answers.send(Err(status)).await;
+            }
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
     async fn get_transaction(
