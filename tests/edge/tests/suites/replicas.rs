@@ -1,10 +1,13 @@
-//! Shards with replicas: the coordinator's link goes to the one that leads.
+//! Shards and coordinators with replicas: links, calls and streams go to the one that leads.
 //!
 //! The replicas are stand-ins: a process that takes over the disk of the one before it, and a stranger that only refuses.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::time::Duration;
 
-use escrow_edge_tests::world::{COORDINATOR, SPARE, STRANGER, World, pass};
+use escrow_client::{Client, Outcome};
+use escrow_edge_tests::world::{self, CALLER, COORDINATOR, SPARE, STRANGER, SUCCESSOR, World, pass};
 use escrow_edge_tests::{Load, Setup, check, net, tell};
 use escrow_proto::v1;
 use escrow_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
@@ -117,5 +120,78 @@ fn the_link_goes_where_a_follower_sends_it() {
             load.more(20).await;
         }
         check::all(&world, &load).await;
+    });
+}
+
+/// A client of the coordinator and its successor, as replicas.
+fn of_both() -> Client {
+    let endpoint = format!("{}+{}", net::endpoint(COORDINATOR), net::endpoint(SUCCESSOR));
+    Client::connect([endpoint], world::options()).expect("a good endpoint")
+}
+
+/// Sends transfers over one stream, a pause after each, and gives what was answered.
+async fn stream(world: &World, load: &Load, client: &Client) -> BTreeMap<String, Outcome> {
+    const TRANSFERS: usize = 400;
+    let (sender, mut receiver) = client.transfer_stream(0).await.expect("it opens");
+    let sending = async move {
+        for _ in 0..TRANSFERS {
+            let transfer = load.any(world);
+            load.note(&transfer);
+            sender.send(&transfer).await.expect("it goes on");
+            pass(world.within_ms(1, 10)).await;
+        }
+    };
+    let receiving = async {
+        let mut answered = BTreeMap::new();
+        while let Some(outcome) = receiver.next().await.expect("it goes on") {
+            let before = answered.insert(outcome.transaction_id.clone(), outcome);
+            assert!(before.is_none(), "answered twice: {before:?}");
+        }
+        answered
+    };
+    let ((), answered) = tokio::join!(sending, receiving);
+    assert_eq!(answered.len(), TRANSFERS, "each is answered");
+    answered
+}
+
+/// Callers hear nothing of the failover, and what they were told is so.
+fn a_stream_outlives(fails: impl AsyncFn(&World) + Clone + 'static) {
+    tell(Setup::default(), move |world| {
+        let fails = fails.clone();
+        async move {
+            let client = of_both();
+            let load = Load::prepare(&world, &client).await;
+            load.start(&world, &client, 4);
+            let failing = async {
+                pass(world.within_ms(0, 1_000)).await;
+                fails(&world).await;
+                take_over(&world, COORDINATOR, SUCCESSOR).await;
+            };
+            let (answered, ()) = tokio::join!(stream(&world, &load, &client), failing);
+            load.more(20).await;
+            for (id, told) in answered {
+                let record = client.get_transaction(&id).await.expect("it answers");
+                assert_eq!(record.outcome.state, told.state, "{id}: what it is, and what was told");
+            }
+            assert!(load.longest() < Duration::from_secs(20), "{:?}", load.longest());
+            check::all_of(&world, &load, SUCCESSOR).await;
+        }
+    });
+}
+
+#[test]
+fn callers_do_not_hear_that_their_coordinator_died() {
+    a_stream_outlives(async |world: &World| {
+        world.kill(COORDINATOR).await;
+        pass(world.within_ms(0, 3_000)).await;
+    });
+}
+
+#[test]
+fn callers_do_not_hear_that_their_coordinator_went_silent() {
+    a_stream_outlives(async |world: &World| {
+        turmoil::hold(CALLER, COORDINATOR);
+        pass(world.within_ms(0, 3_000)).await;
+        world.kill(COORDINATOR).await;
     });
 }
