@@ -140,10 +140,12 @@ impl Unanswered for Transfers {
         if is_farewell(byte(answer.state), byte(answer.reason)) {
             return Heard { is_answer: false, is_farewell: true };
         }
-        let id = answer.transaction_id.as_str();
-        match self.waiting.get_mut(id) {
-            Some(waiting) if !waiting.others.is_empty() => waiting.first = waiting.others.remove(0),
-            _ => drop(self.waiting.remove(id)),
+        // Nearly always the only one of its id, so it is looked up once.
+        if let Some((id, mut waiting)) = self.waiting.remove_entry(answer.transaction_id.as_str())
+            && !waiting.others.is_empty()
+        {
+            waiting.first = waiting.others.remove(0);
+            self.waiting.insert(id, waiting);
         }
         Heard { is_answer: true, is_farewell: false }
     }
