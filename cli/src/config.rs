@@ -5,6 +5,7 @@
 //! the former over the latter.
 
 use std::path::Path;
+use std::str::FromStr;
 
 use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer as _};
@@ -36,14 +37,14 @@ pub fn parse_named_url(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Parses `ID=URL`, for clap.
-pub fn parse_numbered_url(text: &str) -> Result<(u16, String), String> {
-    let wrong = || format!("'{text}' is not ID=URL, such as 0=http://127.0.0.1:7410");
-    let (id, url) = text.split_once('=').ok_or_else(wrong)?;
+/// Parses `N=URL`, for clap.
+pub fn parse_numbered_url<N: FromStr>(text: &str) -> Result<(N, String), String> {
+    let wrong = || format!("'{text}' is not N=URL, such as 1=http://127.0.0.1:7410");
+    let (number, url) = text.split_once('=').ok_or_else(wrong)?;
     if !url.starts_with("http://") {
         return Err(wrong());
     }
-    Ok((id.parse().map_err(|_| wrong())?, url.to_owned()))
+    Ok((number.parse().map_err(|_| wrong())?, url.to_owned()))
 }
 
 /// The number of an external participant, from its name: numbers are part of the log, so they must not depend on the

@@ -81,6 +81,15 @@ fn bad_input_is_2_before_any_server_is_asked() {
         format!("bench --cross-shard 101 --endpoint {NOBODY}"),
         "up --participants 0".to_owned(),
         "up --coordinators 11".to_owned(),
+        "up --replicas 2".to_owned(),
+        "up --replicas 0".to_owned(),
+        "up --replicas 9".to_owned(),
+        "participant --replica-number 1".to_owned(),
+        "participant --replica-number 1 --replica 2=http://10.0.0.2:7410".to_owned(),
+        "participant --replica 1=http://10.0.0.1:7410".to_owned(),
+        "participant --found".to_owned(),
+        format!("coordinator --participant 0={NOBODY} --heartbeat-ms 10"),
+        format!("coordinator --participant 0={NOBODY} --replica-number 1 --replica 1={NOBODY}"),
         "coordinator".to_owned(),
         "coordinator --participant nonsense".to_owned(),
         "participant --shards 0,0".to_owned(),
@@ -151,6 +160,38 @@ fn a_wrong_configuration_file_names_file_key_and_alternatives() {
             assert!(ran.stderr.contains(part), "'{part}' is missing for {text}: {}", ran.stderr);
         }
     }
+}
+
+#[test]
+fn replication_without_a_cluster_or_with_hasty_times_is_refused_by_name() {
+    let group = format!("participant --replica-number 1 --replica 1={NOBODY} -o json");
+    let ran = run(&group);
+    assert_eq!((ran.code, ran.error_code().as_str()), (Some(2), "CONFIG_INVALID"), "{ran:?}");
+    assert!(ran.stderr.contains("replication needs a cluster_id"), "{ran:?}");
+    let cluster = "--cluster-id 0123456789abcdef0123456789abcdef";
+    let hasty = run(&format!("{group} {cluster} --heartbeat-ms 100 --election-timeout-ms 200"));
+    assert!(hasty.code == Some(2) && hasty.stderr.contains("election_ms"), "{hasty:?}");
+    let stranger = run(&format!("participant --replica-number 2 --replica 1={NOBODY} {cluster}"));
+    assert!(stranger.code == Some(2) && stranger.stderr.contains("number 2 is not among"), "{stranger:?}");
+}
+
+#[test]
+fn flags_of_replication_win_over_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("server.toml");
+    let text = "cluster_id = '0123456789abcdef0123456789abcdef'\n[replication]\nnumber = 1\n\
+                [replication.members]\n1 = 'http://10.0.0.1:7410'\n2 = 'http://10.0.0.2:7410'\n";
+    fs::write(&path, text).unwrap();
+    // That the file was read as well shows in who is not among its members.
+    let ran = run(&format!("participant --config {} --replica-number 3", path.display()));
+    assert!(ran.code == Some(2) && ran.stderr.contains("number 3 is not among"), "{ran:?}");
+}
+
+#[test]
+fn an_even_number_of_replicas_is_refused_with_the_reason() {
+    let ran = run("up --replicas 4 -o json");
+    assert_eq!((ran.code, ran.error_code().as_str()), (Some(2), "INVALID_ARGUMENT"), "{ran:?}");
+    assert!(ran.stderr.contains("take 3 or 5"), "{ran:?}");
 }
 
 #[test]

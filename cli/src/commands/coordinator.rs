@@ -7,6 +7,7 @@ use std::time::Duration;
 use escrow_coordinator::{Archive, Config, CoordinatorError, ParticipantConfig, ParticipantKind, Server};
 use escrow_service::ListenError;
 
+use super::replication::ReplicationArgs;
 use super::servers::shutdown;
 use crate::config::{self, external_id, parse_archive, parse_named_url, parse_numbered_url, set};
 use crate::exit::{Exit, Failure};
@@ -19,9 +20,13 @@ use crate::time::parse_duration;
       --participant 0=http://127.0.0.1:7410 --participant 1=http://127.0.0.1:7411
   escrow coordinator --config /etc/escrow/coordinator.toml --log-format json
   escrow coordinator --participant 0=http://10.0.0.1:7410 --external bank=http://10.0.0.9:9000
+  escrow coordinator --replica-number 1 --replica 1=http://10.0.0.1:7400 --replica 2=http://10.0.0.2:7400 \\
+      --replica 3=http://10.0.0.3:7400 --cluster-id 0191f3c0a1b27c3d8e4f5a6b7c8d9e0f --found \\
+      --participant 0=http://10.0.0.1:7410+http://10.0.0.2:7410+http://10.0.0.3:7410
 
 A flag wins over its environment variable, that over the file, that over the default. The file has the
-same names with underscores, times in milliseconds, and [[participants]] with id, endpoint, name, kind.")]
+same names with underscores, times in milliseconds, [[participants]] with id, endpoint, name, kind, and
+[replication] with number, members, found, heartbeat_ms, election_ms.")]
 pub struct Args {
     /// TOML file
     #[arg(long, value_name = "FILE", env = "ESCROW_CONFIG")]
@@ -39,7 +44,7 @@ pub struct Args {
     #[arg(long, value_name = "HEX", env = "ESCROW_CLUSTER_ID")]
     cluster_id: Option<String>,
     /// A wallet shard by its number, with + between the URLs of its replicas; may be repeated
-    #[arg(long = "participant", value_name = "ID=URL", value_parser = parse_numbered_url)]
+    #[arg(long = "participant", value_name = "ID=URL", value_parser = parse_numbered_url::<u16>)]
     participants: Vec<(u16, String)>,
     /// An external participant by the name that legs use; may be repeated
     #[arg(long = "external", value_name = "NAME=URL", value_parser = parse_named_url)]
@@ -74,6 +79,8 @@ pub struct Args {
     /// The largest message taken
     #[arg(long, value_name = "BYTES")]
     message_bytes_max: Option<usize>,
+    #[command(flatten)]
+    replication: ReplicationArgs,
 }
 
 impl Args {
@@ -94,6 +101,7 @@ impl Args {
         set(&mut config.segment_bytes, self.segment_bytes);
         set(&mut config.archive, self.archive);
         set(&mut config.message_bytes_max, self.message_bytes_max);
+        config.replication = self.replication.over(config.replication)?;
         let shards = self.participants.into_iter().map(|(id, endpoint)| ParticipantConfig {
             id,
             name: id.to_string(),

@@ -9,6 +9,7 @@ mod demo;
 mod execute;
 mod operator;
 mod participant;
+mod replication;
 mod report;
 mod servers;
 mod status;

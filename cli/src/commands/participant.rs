@@ -7,6 +7,7 @@ use std::time::Duration;
 use escrow_participant::{Archive, Config, ParticipantError, Server};
 use escrow_service::ListenError;
 
+use super::replication::ReplicationArgs;
 use super::servers::shutdown;
 use crate::config::{self, parse_archive, set};
 use crate::exit::{Exit, Failure};
@@ -18,9 +19,13 @@ use crate::time::parse_duration;
   escrow participant --data-dir /var/lib/escrow/shard-0 --listen 127.0.0.1:7410 --shards 0
   escrow participant --data-dir /data --listen 0.0.0.0:7410 --shards 0,1
   escrow participant --config /etc/escrow/participant.toml --log-format json
+  escrow participant --shards 0 --replica-number 1 --replica 1=http://10.0.0.1:7410 \\
+      --replica 2=http://10.0.0.2:7410 --replica 3=http://10.0.0.3:7410 \\
+      --cluster-id 0191f3c0a1b27c3d8e4f5a6b7c8d9e0f --found
 
 A flag wins over its environment variable, that over the file, that over the default. The file has the
-same names with underscores, times in milliseconds.")]
+same names with underscores, times in milliseconds, and [replication] with number, members, found,
+heartbeat_ms, election_ms.")]
 pub struct Args {
     /// TOML file
     #[arg(long, value_name = "FILE", env = "ESCROW_CONFIG")]
@@ -46,6 +51,11 @@ pub struct Args {
     /// The largest message taken
     #[arg(long, value_name = "BYTES")]
     message_bytes_max: Option<usize>,
+    /// The cluster that it serves: 32 hex digits; needed with replicas (default: that of the coordinator that greets it first)
+    #[arg(long, value_name = "HEX", env = "ESCROW_CLUSTER_ID")]
+    cluster_id: Option<String>,
+    #[command(flatten)]
+    replication: ReplicationArgs,
 }
 
 impl Args {
@@ -58,6 +68,8 @@ impl Args {
         set(&mut config.segment_bytes, self.segment_bytes);
         set(&mut config.archive, self.archive);
         set(&mut config.message_bytes_max, self.message_bytes_max);
+        config.cluster_id = self.cluster_id.or(config.cluster_id);
+        config.replication = self.replication.over(config.replication)?;
         config.validated().map_err(|error| Failure::bad_config(error.to_string()))
     }
 }
