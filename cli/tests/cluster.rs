@@ -161,6 +161,31 @@ fn no_child_outlives_a_supervisor_that_is_killed() {
 }
 
 #[test]
+fn a_hangup_restarts_every_process_and_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut up = Up::start(directory.path(), &[]);
+    assert_eq!(up.run("account open bank --currency USD --overdraft unlimited").code, Some(0));
+    let before = up.manifest.clone();
+    signal(&up.child.id().into(), Signal::HUP);
+    // Participants first: when the coordinator is there again, all are.
+    for process in ["participant-0", "participant-1", "coordinator-0"] {
+        up.wait_told(&format!("{process} is being restarted"));
+        up.wait_told(&format!("{process} started"));
+    }
+    let after: Value =
+        serde_json::from_slice(&fs::read(directory.path().join("cluster.json")).unwrap()).unwrap();
+    for role in ["participants", "coordinators"] {
+        for (old, new) in before[role].as_array().unwrap().iter().zip(after[role].as_array().unwrap()) {
+            assert_eq!(old["endpoint"], new["endpoint"]);
+            assert_ne!(old["pid"], new["pid"], "{role}");
+        }
+    }
+    assert_eq!(up.run("account show bank").code, Some(0));
+    signal(&up.child.id().into(), Signal::TERM);
+    assert_eq!(up.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_second_supervisor_and_another_size_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let up = Up::start(directory.path(), &[]);

@@ -1,13 +1,11 @@
-//! What the two server commands share: the signals that end them.
+//! What the commands that run servers share: the signals that they heed.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::Failure;
 
 /// Resolves at the first SIGINT or SIGTERM. The handlers are set before this returns.
 pub(super) fn shutdown() -> Result<impl Future<Output = ()> + Send, Failure> {
-    let handler =
-        |kind| signal(kind).map_err(|error| Failure::internal(format!("cannot handle signals: {error}")));
     let (mut interrupt, mut terminate) =
         (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
     Ok(async move {
@@ -16,4 +14,13 @@ pub(super) fn shutdown() -> Result<impl Future<Output = ()> + Send, Failure> {
             _ = terminate.recv() => {}
         }
     })
+}
+
+/// Every SIGHUP from now on.
+pub(super) fn hangups() -> Result<Signal, Failure> {
+    handler(SignalKind::hangup())
+}
+
+fn handler(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::internal(format!("cannot handle signals: {error}")))
 }

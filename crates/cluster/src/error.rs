@@ -18,9 +18,9 @@ pub enum ClusterError {
     },
     /// The data directory belongs to a cluster of another size.
     #[error(
-        "data directory {} belongs to a cluster with --coordinators {coordinators} --participants {participants}: \
-         accounts are dealt out over the participants, so their number cannot change; use these numbers or another \
-         --data-dir", .path.display()
+        "data directory {} belongs to a cluster with --coordinators {coordinators} --participants {participants} \
+         --replicas {replicas}: accounts are dealt out over the participants, and replicas know each other, so these numbers \
+         cannot change; use them or another --data-dir", .path.display()
     )]
     Topology {
         /// Which.
@@ -29,6 +29,8 @@ pub enum ClusterError {
         coordinators: u16,
         /// How many it was made with.
         participants: u16,
+        /// How many it was made with.
+        replicas: u16,
     },
     /// Some process listens there.
     #[error("port {0} is in use by another process: choose others with --base-port (0 picks free ones)")]

@@ -1,14 +1,16 @@
 //! The files of a cluster: its lock, its topology, its manifest.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::arguments::joined;
 use crate::error::{ClusterError, at};
-use crate::spec::Spec;
+use crate::spec::{NodeId, Spec};
 
 const LOCK: &str = "LOCK";
 const TOPOLOGY: &str = "topology.json";
@@ -28,6 +30,9 @@ pub struct Manifest {
 pub struct ManifestEntry {
     /// Partition or shard.
     pub id: u16,
+    /// Which replica of it, from 1; absent in a cluster without replicas.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub replica: u16,
     /// `null` while it is down and not about to be started at once.
     pub pid: Option<u32>,
     /// Where it listens, over all its restarts.
@@ -38,6 +43,16 @@ impl Manifest {
     /// Reads it from a data directory; `None` while no cluster runs there.
     pub fn read(data_dir: &Path) -> Result<Option<Self>, ClusterError> {
         read_json(&data_dir.join(MANIFEST))
+    }
+
+    /// Where the coordinators listen, one endpoint a partition: its replicas are joined by `+`.
+    pub fn coordinator_endpoints(&self) -> Vec<String> {
+        endpoints(&self.coordinators)
+    }
+
+    /// Where the participants listen, one endpoint a shard: its replicas are joined by `+`.
+    pub fn participant_endpoints(&self) -> Vec<String> {
+        endpoints(&self.participants)
     }
 
     pub(crate) fn write(&self, data_dir: &Path) -> Result<(), ClusterError> {
@@ -51,19 +66,46 @@ impl Manifest {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+fn endpoints(entries: &[ManifestEntry]) -> Vec<String> {
+    let replicas = entries.chunk_by(|one, next| one.id == next.id);
+    replicas.map(|replicas| joined(replicas.iter().map(|entry| entry.endpoint.clone()))).collect()
+}
+
+/// `topology.json`: what a data directory was made with, and what must be remembered over the ends of its supervisors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Topology {
     coordinators: u16,
     participants: u16,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    replicas: u16,
     /// All coordinators of a cluster bear it, and participants serve no other: 32 hex digits.
     cluster_id: String,
+    /// With replicas: everything was ready once, so that the groups are there.
+    #[serde(default, skip_serializing_if = "is_default")]
+    founded: bool,
+    /// With replicas on free ports: which, by the names of the processes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    ports: BTreeMap<String, u16>,
 }
 
-/// The lock on a data directory; held as long as this lives.
+fn one() -> u16 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it so
+fn is_one(value: &u16) -> bool {
+    *value == 1
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// A data directory, locked as long as this lives.
 #[derive(Debug)]
 pub(crate) struct DataDir {
-    /// Made with the directory.
-    pub(crate) cluster_id: String,
+    path: PathBuf,
+    topology: Topology,
     /// Closing the file releases the lock. Children do not inherit it.
     _lock: File,
 }
@@ -92,21 +134,64 @@ impl DataDir {
             Some(found) => found,
             None => Topology::make(spec, root)?,
         };
-        let Topology { coordinators, participants, cluster_id } = topology;
-        if (coordinators, participants) != (spec.coordinators, spec.participants) {
-            return Err(ClusterError::Topology { path: root.clone(), coordinators, participants });
+        let Topology { coordinators, participants, replicas, .. } = topology;
+        if (coordinators, participants, replicas) != (spec.coordinators, spec.participants, spec.replicas) {
+            return Err(ClusterError::Topology { path: root.clone(), coordinators, participants, replicas });
         }
         // Left by a supervisor that was killed: its pids are history.
         Manifest::remove(root);
-        Ok(Self { cluster_id, _lock: lock })
+        Ok(Self { path: root.clone(), topology, _lock: lock })
+    }
+
+    /// Made with the directory.
+    pub(crate) fn cluster_id(&self) -> &str {
+        &self.topology.cluster_id
+    }
+
+    /// Whether the groups of replicas have been there once. From then on a replica without data has lost it.
+    pub(crate) const fn is_founded(&self) -> bool {
+        self.topology.founded
+    }
+
+    /// Remembers for ever that the groups are there.
+    pub(crate) fn set_founded(&mut self) -> Result<(), ClusterError> {
+        self.change(|topology| topology.founded = true)
+    }
+
+    /// The ports that were chosen before.
+    pub(crate) fn ports(&self, spec: &Spec) -> BTreeMap<NodeId, u16> {
+        let remembered = |node: NodeId| self.topology.ports.get(&node.to_string()).map(|&port| (node, port));
+        spec.nodes().filter_map(remembered).collect()
+    }
+
+    /// Remembers the ports that are chosen now.
+    pub(crate) fn set_ports(&mut self, ports: &BTreeMap<NodeId, u16>) -> Result<(), ClusterError> {
+        let ports = ports.iter().map(|(node, &port)| (node.to_string(), port)).collect();
+        self.change(|topology| topology.ports = ports)
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Topology)) -> Result<(), ClusterError> {
+        let mut topology = self.topology.clone();
+        change(&mut topology);
+        if topology != self.topology {
+            write_json(&self.path, TOPOLOGY, &topology)?;
+            self.topology = topology;
+        }
+        Ok(())
     }
 }
 
 impl Topology {
     /// Makes it for a new directory.
     fn make(spec: &Spec, root: &Path) -> Result<Self, ClusterError> {
-        let cluster_id = uuid::Uuid::now_v7().simple().to_string();
-        let topology = Self { coordinators: spec.coordinators, participants: spec.participants, cluster_id };
+        let topology = Self {
+            coordinators: spec.coordinators,
+            participants: spec.participants,
+            replicas: spec.replicas,
+            cluster_id: uuid::Uuid::now_v7().simple().to_string(),
+            founded: false,
+            ports: BTreeMap::new(),
+        };
         write_json(root, TOPOLOGY, &topology)?;
         Ok(topology)
     }
@@ -159,20 +244,60 @@ mod tests {
     #[test]
     fn a_cluster_keeps_its_size_and_its_id() {
         let directory = tempfile::tempdir().unwrap();
-        let cluster_id = DataDir::open(&spec(directory.path())).unwrap().cluster_id;
+        let cluster_id = DataDir::open(&spec(directory.path())).unwrap().cluster_id().to_owned();
         assert!(
             cluster_id.len() == 32 && cluster_id.bytes().all(|byte| byte.is_ascii_hexdigit()),
             "{cluster_id}"
         );
-        assert_eq!(DataDir::open(&spec(directory.path())).unwrap().cluster_id, cluster_id);
-        let other = Spec { participants: 3, ..spec(directory.path()) };
-        let error = DataDir::open(&other).unwrap_err();
-        assert!(error.to_string().contains("--participants 2"), "{error}");
+        assert_eq!(DataDir::open(&spec(directory.path())).unwrap().cluster_id(), cluster_id);
+        for other in [
+            Spec { participants: 3, ..spec(directory.path()) },
+            Spec { replicas: 3, ..spec(directory.path()) },
+        ] {
+            let error = DataDir::open(&other).unwrap_err();
+            assert!(error.to_string().contains("--participants 2 --replicas 1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_before_there_were_replicas_has_one_of_each() {
+        let directory = tempfile::tempdir().unwrap();
+        let before = r#"{"coordinators":1,"participants":2,"cluster_id":"0123456789abcdef0123456789abcdef"}"#;
+        fs::write(directory.path().join(TOPOLOGY), before).unwrap();
+        let held = DataDir::open(&spec(directory.path())).unwrap();
+        assert_eq!(held.topology.replicas, 1);
+        // And a new one without replicas looks the same.
+        let written: serde_json::Value = serde_json::to_value(&held.topology).unwrap();
+        assert_eq!(written, serde_json::from_str::<serde_json::Value>(before).unwrap());
+    }
+
+    #[test]
+    fn foundation_and_ports_are_remembered() {
+        let directory = tempfile::tempdir().unwrap();
+        let spec = Spec { replicas: 3, ..spec(directory.path()) };
+        let mut held = DataDir::open(&spec).unwrap();
+        assert!(!held.is_founded() && held.ports(&spec).is_empty());
+        let ports: BTreeMap<NodeId, u16> = spec.nodes().zip(10_000..).collect();
+        held.set_ports(&ports).unwrap();
+        drop(held);
+        let mut held = DataDir::open(&spec).unwrap();
+        assert!(!held.is_founded(), "not every start gets so far");
+        assert_eq!(held.ports(&spec), ports);
+        held.set_founded().unwrap();
+        drop(held);
+        let held = DataDir::open(&spec).unwrap();
+        assert!(held.is_founded());
+        assert_eq!(held.ports(&spec), ports);
     }
 
     #[test]
     fn the_manifest_has_the_fields_of_the_contract() {
-        let entry = |id, pid, port| ManifestEntry { id, pid, endpoint: format!("http://127.0.0.1:{port}") };
+        let entry = |id, pid, port| ManifestEntry {
+            id,
+            replica: 0,
+            pid,
+            endpoint: format!("http://127.0.0.1:{port}"),
+        };
         let manifest = Manifest {
             coordinators: vec![entry(0, Some(41), 7400)],
             participants: vec![entry(0, None, 7410)],
@@ -184,7 +309,26 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["coordinators"][0]["pid"], 41);
         assert_eq!(value["participants"][0]["endpoint"], "http://127.0.0.1:7410");
+        assert!(value["participants"][0].get("replica").is_none(), "there are none: {value}");
         Manifest::remove(directory.path());
         assert_eq!(Manifest::read(directory.path()).unwrap(), None);
+    }
+    #[test]
+    fn replicas_are_one_endpoint() {
+        let entry = |id, replica, port| ManifestEntry {
+            id,
+            replica,
+            pid: None,
+            endpoint: format!("http://127.0.0.1:{port}"),
+        };
+        let manifest = Manifest {
+            coordinators: vec![entry(0, 1, 1), entry(0, 2, 2), entry(1, 1, 3), entry(1, 2, 4)],
+            participants: vec![entry(0, 0, 5), entry(1, 0, 6)],
+        };
+        let coordinators = ["http://127.0.0.1:1+http://127.0.0.1:2", "http://127.0.0.1:3+http://127.0.0.1:4"];
+        assert_eq!(manifest.coordinator_endpoints(), coordinators);
+        assert_eq!(manifest.participant_endpoints(), ["http://127.0.0.1:5", "http://127.0.0.1:6"]);
+        let value = serde_json::to_value(&manifest).unwrap();
+        assert_eq!(value["coordinators"][1]["replica"], 2);
     }
 }

@@ -13,32 +13,60 @@ use crate::spec::{NodeId, Role, Spec};
 const FREE_FIRST: u16 = 10_000;
 const FREE_COUNT: u16 = 22_000;
 
-/// A port for every process, each free at this moment.
-pub(crate) fn choose(spec: &Spec) -> Result<BTreeMap<NodeId, u16>, ClusterError> {
+/// From the port of one replica to that of the next of the same partition or shard.
+pub(crate) const REPLICA_STEP: u16 = 100;
+
+/// The port of a process by its number; [`Spec::check`] refuses what would collide.
+pub(crate) const fn of(base: u16, node: NodeId) -> u16 {
+    let replica = REPLICA_STEP * node.replica.saturating_sub(1);
+    match node.role {
+        Role::Coordinator => base + replica + node.number,
+        Role::Participant => base + replica + 10 + node.number,
+    }
+}
+
+/// A port for every process, each free at this moment. Where free ones are picked, those of `before` are taken again if they still
+/// are free: members of a group know each other by their endpoints.
+pub(crate) fn choose(
+    spec: &Spec,
+    before: &BTreeMap<NodeId, u16>,
+) -> Result<BTreeMap<NodeId, u16>, ClusterError> {
     let mut ports = BTreeMap::new();
     // All are held until all are chosen, so that none is chosen twice.
     let mut held = Vec::new();
+    if spec.base_port != 0 {
+        for node in spec.nodes() {
+            let port = of(spec.base_port, node);
+            held.push(wanted(port)?);
+            ports.insert(node, port);
+        }
+        return Ok(ports);
+    }
+    for (&node, &port) in before {
+        if let Ok(listener) = bind(port) {
+            held.push(listener);
+            ports.insert(node, port);
+        }
+    }
     let mut candidates = candidates();
     for node in spec.nodes() {
-        let (listener, port) = if spec.base_port == 0 {
-            candidates
-                .find_map(|port| bind(port).ok().map(|listener| (listener, port)))
-                .ok_or_else(|| ClusterError::Invalid("no free port was found".to_owned()))?
-        } else {
-            let port = match node.role {
-                Role::Coordinator => spec.base_port + node.number,
-                Role::Participant => spec.base_port + 10 + node.number,
-            };
-            let listener = bind(port).map_err(|error| match error.kind() {
-                io::ErrorKind::AddrInUse => ClusterError::PortInUse(port),
-                _ => at(format!("port {port}"))(error),
-            })?;
-            (listener, port)
-        };
+        if ports.contains_key(&node) {
+            continue;
+        }
+        let (listener, port) = candidates
+            .find_map(|port| bind(port).ok().map(|listener| (listener, port)))
+            .ok_or_else(|| ClusterError::Invalid("no free port was found".to_owned()))?;
         held.push(listener);
         ports.insert(node, port);
     }
     Ok(ports)
+}
+
+fn wanted(port: u16) -> Result<TcpListener, ClusterError> {
+    bind(port).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => ClusterError::PortInUse(port),
+        _ => at(format!("port {port}"))(error),
+    })
 }
 
 fn bind(port: u16) -> io::Result<TcpListener> {
@@ -59,7 +87,7 @@ mod tests {
     #[test]
     fn free_ports_are_distinct() {
         let spec = Spec { participants: 5, ..Spec::new("/d").unwrap() };
-        let ports = choose(&spec).unwrap();
+        let ports = choose(&spec, &BTreeMap::new()).unwrap();
         let distinct: std::collections::BTreeSet<u16> = ports.values().copied().collect();
         assert_eq!((ports.len(), distinct.len()), (6, 6));
     }
@@ -69,7 +97,27 @@ mod tests {
         let taken = candidates().find_map(|port| bind(port).ok()).unwrap();
         let port = taken.local_addr().unwrap().port();
         let spec = Spec { base_port: port, ..Spec::new("/d").unwrap() };
-        let error = choose(&spec).unwrap_err();
+        let error = choose(&spec, &BTreeMap::new()).unwrap_err();
         assert!(matches!(error, ClusterError::PortInUse(in_use) if in_use == port), "{error}");
+    }
+    #[test]
+    fn numbered_ports_do_not_collide() {
+        let spec = Spec { coordinators: 10, participants: 90, replicas: 7, ..Spec::new("/d").unwrap() };
+        let distinct: std::collections::BTreeSet<u16> = spec.nodes().map(|node| of(7_400, node)).collect();
+        assert_eq!(distinct.len(), 700);
+        assert_eq!(of(7_400, NodeId::participant(1)), of(7_400, NodeId::participant(1).replica(1)));
+        assert_eq!(of(7_400, NodeId::participant(1).replica(3)), 7_611);
+    }
+
+    #[test]
+    fn free_ports_stay_the_same_unless_one_is_taken() {
+        let spec = Spec { replicas: 3, participants: 1, ..Spec::new("/d").unwrap() };
+        let first = choose(&spec, &BTreeMap::new()).unwrap();
+        assert_eq!(choose(&spec, &first).unwrap(), first);
+        let (&node, &port) = first.first_key_value().unwrap();
+        let _taken = bind(port).unwrap();
+        let second = choose(&spec, &first).unwrap();
+        let moved: Vec<NodeId> = first.keys().copied().filter(|node| first[node] != second[node]).collect();
+        assert_eq!(moved, [node]);
     }
 }

@@ -11,9 +11,10 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::process::Command;
 use tokio::sync::watch;
 
+use crate::arguments::CommandLines;
 use crate::child::SUPERVISOR_ENV;
 use crate::error::{ClusterError, at};
-use crate::spec::{NodeId, Spec};
+use crate::spec::NodeId;
 
 /// How much of a log is shown in an error.
 const TAIL_LINES: usize = 15;
@@ -31,16 +32,13 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a process of a cluster; its output is appended to its log.
-    pub(crate) fn start(
-        spec: &Spec,
-        node: NodeId,
-        port_of: impl Fn(NodeId) -> u16,
-    ) -> Result<Self, ClusterError> {
+    pub(crate) fn start(lines: &CommandLines<'_>, node: NodeId) -> Result<Self, ClusterError> {
+        let spec = lines.spec;
         let log_path = spec.log_path(node);
         let log = OpenOptions::new().create(true).append(true).open(&log_path).map_err(at(&log_path))?;
         let log_too = log.try_clone().map_err(at(&log_path))?;
         let mut child = Command::new(&spec.executable)
-            .args(spec.arguments(node, port_of))
+            .args(lines.of(node))
             .envs(spec.env.iter().cloned())
             .envs(spec.node_env.get(&node).into_iter().flatten().cloned())
             .env(SUPERVISOR_ENV, std::process::id().to_string())

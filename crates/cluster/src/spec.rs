@@ -6,7 +6,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use escrow_replica::GroupId;
+use escrow_types::{ParticipantId, Partition};
+
 use crate::error::ClusterError;
+use crate::ports::REPLICA_STEP;
+
+/// The most replicas of a group: every entry goes to each of them, and three survive the loss of one, five of two.
+const REPLICAS_MAX: u16 = 7;
 
 /// When a process that ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,24 +34,50 @@ pub enum Role {
     Participant,
 }
 
-/// One process of a cluster, over all its restarts. Written as `participant-1`.
+/// One process of a cluster, over all its restarts. Written as `participant-1`, a replica as `participant-1.2`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId {
     /// What it does.
     pub role: Role,
     /// Its number, from 0.
     pub number: u16,
+    /// Which replica of that partition or shard, from 1; 0 in a cluster without replicas.
+    pub replica: u16,
 }
 
 impl NodeId {
-    /// A coordinator.
+    /// A coordinator without replicas.
     pub const fn coordinator(number: u16) -> Self {
-        Self { role: Role::Coordinator, number }
+        Self { role: Role::Coordinator, number, replica: 0 }
     }
 
-    /// A participant.
+    /// A participant without replicas.
     pub const fn participant(number: u16) -> Self {
-        Self { role: Role::Participant, number }
+        Self { role: Role::Participant, number, replica: 0 }
+    }
+
+    /// One replica of the same partition or shard.
+    #[must_use]
+    pub const fn replica(self, replica: u16) -> Self {
+        Self { replica, ..self }
+    }
+
+    /// The partition or shard that it holds. A process holds one, so two replicas of a group are never in one process.
+    pub const fn group(self) -> GroupId {
+        match self.role {
+            Role::Coordinator => GroupId::Coordinator(Partition(self.number)),
+            Role::Participant => GroupId::Shard(ParticipantId(self.number)),
+        }
+    }
+}
+
+impl From<GroupId> for NodeId {
+    /// The process that holds a partition or shard that has no replicas.
+    fn from(group: GroupId) -> Self {
+        match group {
+            GroupId::Coordinator(partition) => Self::coordinator(partition.0),
+            GroupId::Shard(shard) => Self::participant(shard.0),
+        }
     }
 }
 
@@ -54,7 +87,11 @@ impl fmt::Display for NodeId {
             Role::Coordinator => "coordinator",
             Role::Participant => "participant",
         };
-        write!(f, "{role}-{}", self.number)
+        write!(f, "{role}-{}", self.number)?;
+        match self.replica {
+            0 => Ok(()),
+            replica => write!(f, ".{replica}"),
+        }
     }
 }
 
@@ -69,13 +106,17 @@ pub struct Spec {
     pub coordinators: u16,
     /// How many participants, at least 1.
     pub participants: u16,
-    /// Coordinators listen on this port and those after it, participants from ten above; 0: on free ports.
+    /// How many replicas every partition and every shard has, each in a process of its own: 1, 3, 5 or 7.
+    pub replicas: u16,
+    /// Coordinators listen on this port and those after it, participants from ten above; the second replicas a hundred above
+    /// the first, and so on. 0: on free ports.
     pub base_port: u16,
     /// When to start a process again.
     pub restart: Restart,
     /// External participants that every coordinator knows: name and URL.
     pub externals: Vec<(String, String)>,
-    /// Where coordinators reach a participant, by its number, when that is not where it listens: a proxy between them.
+    /// Where coordinators reach a participant (with its replicas), by its number, when that is not where it listens: a proxy
+    /// between them.
     pub routes: Vec<(u16, String)>,
     /// Further arguments of every coordinator.
     pub coordinator_args: Vec<OsString>,
@@ -100,6 +141,7 @@ impl Spec {
             data_dir: data_dir.into(),
             coordinators: 1,
             participants: 2,
+            replicas: 1,
             base_port: 0,
             restart: Restart::OnFailure,
             externals: Vec::new(),
@@ -113,10 +155,26 @@ impl Spec {
         })
     }
 
+    /// Every partition and shard, shards first: the order in which they start.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
+        let shards = (0..self.participants).map(|number| GroupId::Shard(ParticipantId(number)));
+        shards.chain((0..self.coordinators).map(|number| GroupId::Coordinator(Partition(number))))
+    }
+
+    /// The processes that hold a partition or shard: one each replica.
+    pub fn replicas_of(&self, group: GroupId) -> impl Iterator<Item = NodeId> + use<> {
+        let numbers = if self.is_replicated() { 1..=self.replicas } else { 0..=0 };
+        numbers.map(move |replica| NodeId::from(group).replica(replica))
+    }
+
     /// Every process, participants first: the order in which they start.
-    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
-        let participants = (0..self.participants).map(NodeId::participant);
-        participants.chain((0..self.coordinators).map(NodeId::coordinator))
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.groups().flat_map(|group| self.replicas_of(group))
+    }
+
+    /// Whether partitions and shards have more than one replica.
+    pub const fn is_replicated(&self) -> bool {
+        self.replicas > 1
     }
 
     pub(crate) fn check(&self) -> Result<(), ClusterError> {
@@ -127,47 +185,30 @@ impl Spec {
             let most = escrow_types::routing::SLOTS;
             return Err(ClusterError::Invalid(format!("--participants takes 1 to {most}")));
         }
-        let last = u32::from(self.base_port) + 10 + u32::from(self.participants) - 1;
-        if self.base_port != 0 && last > u32::from(u16::MAX) {
+        check_replicas(self.replicas)?;
+        self.check_ports()
+    }
+
+    fn check_ports(&self) -> Result<(), ClusterError> {
+        if self.base_port == 0 {
+            return Ok(());
+        }
+        let of_first = 10 + u32::from(self.participants);
+        if self.is_replicated() && of_first > u32::from(REPLICA_STEP) {
+            return Err(ClusterError::Invalid(format!(
+                "--participants {}: with replicas, ports are chosen for at most {} participants; --base-port 0 picks free ones",
+                self.participants,
+                REPLICA_STEP - 10
+            )));
+        }
+        let last = u32::from(self.base_port) + u32::from(REPLICA_STEP * (self.replicas - 1)) + of_first - 1;
+        if last > u32::from(u16::MAX) {
             return Err(ClusterError::Invalid(format!(
                 "--base-port {}: there is no port {last}",
                 self.base_port
             )));
         }
         Ok(())
-    }
-
-    /// The command line of a process, without the program. `ports` finds the port of any process.
-    pub(crate) fn arguments(&self, node: NodeId, ports: impl Fn(NodeId) -> u16) -> Vec<OsString> {
-        let mut arguments: Vec<OsString> = match node.role {
-            Role::Coordinator => {
-                vec!["coordinator".into(), "--partition".into(), node.number.to_string().into()]
-            }
-            Role::Participant => {
-                vec!["participant".into(), "--shards".into(), node.number.to_string().into()]
-            }
-        };
-        arguments.extend(["--data-dir".into(), self.node_dir(node).into_os_string()]);
-        arguments.extend(["--listen".into(), format!("127.0.0.1:{}", ports(node)).into()]);
-        match node.role {
-            Role::Coordinator => {
-                for participant in 0..self.participants {
-                    let routed = self.routes.iter().find(|(number, _)| *number == participant);
-                    let url = routed.map_or_else(
-                        || format!("http://127.0.0.1:{}", ports(NodeId::participant(participant))),
-                        |(_, url)| url.clone(),
-                    );
-                    let value = format!("{participant}={url}");
-                    arguments.extend(["--participant".into(), value.into()]);
-                }
-                for (name, url) in &self.externals {
-                    arguments.extend(["--external".into(), format!("{name}={url}").into()]);
-                }
-                arguments.extend(self.coordinator_args.iter().cloned());
-            }
-            Role::Participant => arguments.extend(self.participant_args.iter().cloned()),
-        }
-        arguments
     }
 
     /// The data of a process.
@@ -181,6 +222,22 @@ impl Spec {
     }
 }
 
+/// Refuses numbers of replicas that make no sense.
+pub fn check_replicas(replicas: u16) -> Result<(), ClusterError> {
+    if !(1..=REPLICAS_MAX).contains(&replicas) {
+        return Err(ClusterError::Invalid(format!("--replicas takes 1, 3, 5 or 7, not {replicas}")));
+    }
+    if replicas.is_multiple_of(2) {
+        let fewer = replicas - 1;
+        return Err(ClusterError::Invalid(format!(
+            "--replicas {replicas}: more than half of them must agree, so {replicas} survive the loss of no more than {fewer} \
+             do; take {fewer} or {}",
+            replicas + 1
+        )));
+    }
+    Ok(())
+}
+
 pub(crate) fn log_path(data_dir: &Path, node: NodeId) -> PathBuf {
     data_dir.join("logs").join(format!("{node}.log"))
 }
@@ -188,32 +245,6 @@ pub(crate) fn log_path(data_dir: &Path, node: NodeId) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_coordinator_is_told_where_all_participants_are() {
-        let mut spec = Spec::new("/d").unwrap();
-        spec.externals.push(("bank".to_owned(), "http://127.0.0.1:9000".to_owned()));
-        let arguments = spec.arguments(NodeId::coordinator(0), |node| match node.role {
-            Role::Coordinator => 7400,
-            Role::Participant => 7410 + node.number,
-        });
-        let text: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        assert_eq!(
-            text.join(" "),
-            "coordinator --partition 0 --data-dir /d/coordinator-0 --listen 127.0.0.1:7400 \
-             --participant 0=http://127.0.0.1:7410 --participant 1=http://127.0.0.1:7411 --external \
-             bank=http://127.0.0.1:9000"
-        );
-    }
-
-    #[test]
-    fn a_coordinator_reaches_a_participant_by_its_route() {
-        let mut spec = Spec::new("/d").unwrap();
-        spec.routes.push((1, "http://127.0.0.1:9001".to_owned()));
-        let arguments = spec.arguments(NodeId::coordinator(0), |_| 7400);
-        let has = |wanted: &str| arguments.iter().any(|word| word == wanted);
-        assert!(has("0=http://127.0.0.1:7400") && has("1=http://127.0.0.1:9001"), "{arguments:?}");
-    }
 
     #[test]
     fn impossible_clusters_are_refused() {
@@ -224,8 +255,47 @@ mod tests {
             Spec { coordinators: 11, ..good.clone() },
             Spec { participants: 0, ..good.clone() },
             Spec { base_port: 65_530, ..good.clone() },
+            Spec { replicas: 0, ..good.clone() },
+            Spec { replicas: 8, ..good.clone() },
+            Spec { replicas: 9, ..good.clone() },
+            Spec { replicas: 7, base_port: 64_930, ..good.clone() },
+            Spec { replicas: 3, base_port: 7_400, participants: 91, ..good.clone() },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }
+        for replicas in [1, 3, 5, 7] {
+            assert!(Spec { replicas, base_port: 64_900, ..good.clone() }.check().is_ok(), "{replicas}");
+        }
+        assert!(Spec { replicas: 3, base_port: 7_400, participants: 90, ..good.clone() }.check().is_ok());
+        assert!(Spec { replicas: 3, participants: 91, ..good }.check().is_ok(), "free ports do not collide");
+    }
+
+    #[test]
+    fn an_even_number_of_replicas_is_refused_with_the_reason() {
+        let even = Spec { replicas: 4, ..Spec::new("/d").unwrap() };
+        let message = even.check().unwrap_err().to_string();
+        assert!(message.contains("more than half") && message.contains("take 3 or 5"), "{message}");
+    }
+
+    #[test]
+    fn processes_are_named_by_what_they_hold() {
+        let single = Spec::new("/d").unwrap();
+        let names = |spec: &Spec| spec.nodes().map(|node| node.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(&single), ["participant-0", "participant-1", "coordinator-0"]);
+        let replicated = Spec { replicas: 3, participants: 1, ..single };
+        assert_eq!(
+            names(&replicated),
+            [
+                "participant-0.1",
+                "participant-0.2",
+                "participant-0.3",
+                "coordinator-0.1",
+                "coordinator-0.2",
+                "coordinator-0.3"
+            ]
+        );
+        let node = NodeId::coordinator(0).replica(3);
+        assert_eq!(replicated.node_dir(node), Path::new("/d/coordinator-0.3"));
+        assert_eq!(replicated.log_path(node), Path::new("/d/logs/coordinator-0.3.log"));
     }
 }

@@ -6,16 +6,18 @@ use std::pin::pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use escrow_client::{Client, Options, report};
+use escrow_replica::GroupId;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::arguments::{self, CommandLines};
 use crate::error::ClusterError;
 use crate::health::wait_serving;
 use crate::layout::{DataDir, Manifest, ManifestEntry};
 use crate::ports;
 use crate::process::{Process, log_tail};
+use crate::readiness::{Group, Unready, Wanted};
 use crate::spec::{NodeId, Restart, Role, Spec};
 
 /// The pause before a process is started again: none at first, then this, doubled each time.
@@ -39,6 +41,11 @@ pub enum Event {
         /// The last lines of its log.
         log_tail: String,
     },
+    /// A process is about to be stopped and started again, as it was asked for.
+    Restarting {
+        /// Which.
+        node: NodeId,
+    },
     /// A process was started again.
     Started {
         /// Which.
@@ -61,9 +68,8 @@ pub enum Event {
 }
 
 /// One process over all its restarts.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Node {
-    port: u16,
     process: Option<Process>,
     /// Counts starts: tells the end of this process from that of the one before.
     generation: u64,
@@ -76,14 +82,16 @@ struct Node {
 pub struct Cluster {
     spec: Spec,
     nodes: BTreeMap<NodeId, Node>,
+    ports: BTreeMap<NodeId, u16>,
     ends: mpsc::UnboundedReceiver<(NodeId, u64)>,
     tell_end: mpsc::UnboundedSender<(NodeId, u64)>,
-    _data_dir: DataDir,
+    data_dir: DataDir,
 }
 
 impl Cluster {
-    /// Starts all processes and waits until each serves and the coordinators have greeted every wallet shard. Then
-    /// `cluster.json` is there. Call it on a thread that lives as long as the cluster: see [`crate::child`].
+    /// Starts all processes and waits until each serves, every group of replicas has a leader, and the coordinators have greeted
+    /// every wallet shard. Then `cluster.json` is there. Call it on a thread that lives as long as the cluster: see
+    /// [`crate::child`].
     pub async fn start(spec: Spec) -> Result<Self, ClusterError> {
         let mut cluster = Self::plan(spec)?;
         cluster.launch().await?;
@@ -92,18 +100,16 @@ impl Cluster {
 
     /// Takes the data directory and chooses the ports, and starts nothing yet: [`Cluster::endpoint`] already tells where each
     /// process will listen, so that a proxy can be put before it. Then [`Cluster::launch`].
-    pub fn plan(mut spec: Spec) -> Result<Self, ClusterError> {
+    pub fn plan(spec: Spec) -> Result<Self, ClusterError> {
         spec.check()?;
-        let data_dir = DataDir::open(&spec)?;
-        spec.coordinator_args.extend(["--cluster-id".into(), data_dir.cluster_id.clone().into()]);
-        let nodes = ports::choose(&spec)?
-            .into_iter()
-            .map(|(id, port)| {
-                (id, Node { port, process: None, generation: 0, failures: 0, restart_at: None })
-            })
-            .collect();
+        let mut data_dir = DataDir::open(&spec)?;
+        let ports = ports::choose(&spec, &data_dir.ports(&spec))?;
+        if spec.is_replicated() && spec.base_port == 0 {
+            data_dir.set_ports(&ports)?;
+        }
+        let nodes = ports.keys().map(|&id| (id, Node::default())).collect();
         let (tell_end, ends) = mpsc::unbounded_channel();
-        Ok(Self { spec, nodes, ends, tell_end, _data_dir: data_dir })
+        Ok(Self { spec, nodes, ports, ends, tell_end, data_dir })
     }
 
     /// Starts all processes of a cluster that is planned, as [`Cluster::start`] does.
@@ -118,8 +124,12 @@ impl Cluster {
                 self.wait_ready(id).await?;
             }
         }
-        for partition in 0..self.spec.coordinators {
-            self.wait_greeted(partition).await?;
+        for group in self.spec.groups() {
+            let waited = self.group(group).wait(Wanted::Serves, self.spec.ready_within).await;
+            waited.map_err(|missing| self.not_ready(missing))?;
+        }
+        if self.spec.is_replicated() {
+            self.data_dir.set_founded()?;
         }
         self.write_manifest()
     }
@@ -137,12 +147,22 @@ impl Cluster {
 
     /// Where a process listens. Asking for a process that the cluster does not have is a bug of the caller.
     pub fn endpoint(&self, node: NodeId) -> String {
-        format!("http://127.0.0.1:{}", self.nodes[&node].port)
+        arguments::endpoint(self.ports[&node])
     }
 
-    /// Where the coordinators listen, in order of their partitions.
+    /// Where the coordinators listen, in order of their partitions; the replicas of one are joined by `+`.
     pub fn coordinator_endpoints(&self) -> Vec<String> {
-        (0..self.spec.coordinators).map(|number| self.endpoint(NodeId::coordinator(number))).collect()
+        self.manifest().coordinator_endpoints()
+    }
+
+    /// Where the participants listen, in order of their shards; the replicas of one are joined by `+`.
+    pub fn participant_endpoints(&self) -> Vec<String> {
+        self.manifest().participant_endpoints()
+    }
+
+    /// The process whose replica leads a partition or shard: the only one, without replicas. `None` while nobody is known to.
+    pub async fn leader(&self, group: GroupId) -> Option<NodeId> {
+        self.group(group).leader().await
     }
 
     /// The pid of a process while it runs.
@@ -162,6 +182,7 @@ impl Cluster {
                 .filter(|(id, _)| id.role == role)
                 .map(|(id, node)| ManifestEntry {
                     id: id.number,
+                    replica: id.replica,
                     pid: node.process.as_ref().map(|process| process.pid),
                     endpoint: self.endpoint(*id),
                 })
@@ -175,7 +196,13 @@ impl Cluster {
     }
 
     fn spawn(&mut self, id: NodeId) -> Result<u32, ClusterError> {
-        let process = Process::start(&self.spec, id, |other| self.nodes[&other].port)?;
+        let lines = CommandLines {
+            spec: &self.spec,
+            ports: &self.ports,
+            cluster_id: self.data_dir.cluster_id(),
+            found: !self.data_dir.is_founded(),
+        };
+        let process = Process::start(&lines, id)?;
         let (pid, ended) = (process.pid, process.wait());
         let node = self.nodes.get_mut(&id).expect("callers name nodes of this cluster");
         node.generation += 1;
@@ -205,30 +232,30 @@ impl Cluster {
         }
     }
 
-    /// Waits until a coordinator has greeted every wallet shard: then the first transfer finds all of them.
-    async fn wait_greeted(&self, partition: u16) -> Result<(), ClusterError> {
-        let id = NodeId::coordinator(partition);
-        let not_ready = |last: String| ClusterError::NotReady {
-            name: id.to_string(),
+    /// Waits until a group is as wanted, and watches over the processes meanwhile. Gives who leads.
+    pub(crate) async fn wait_group(
+        &mut self,
+        group: GroupId,
+        wanted: Wanted,
+        tell: &mut impl FnMut(Event),
+    ) -> Result<NodeId, ClusterError> {
+        let (group, within) = (self.group(group), self.spec.ready_within);
+        let mut waited = None;
+        self.supervise(async { waited = Some(group.wait(wanted, within).await) }, tell).await?;
+        waited.expect("it is watched over until that").map_err(|missing| self.not_ready(missing))
+    }
+
+    fn group(&self, group: GroupId) -> Group {
+        let processes = self.spec.replicas_of(group).map(|node| (node, self.endpoint(node))).collect();
+        Group { group, processes }
+    }
+
+    fn not_ready(&self, missing: Unready) -> ClusterError {
+        ClusterError::NotReady {
+            name: missing.node.to_string(),
             waited: self.spec.ready_within,
-            last,
-            log_tail: log_tail(&self.spec.log_path(id)),
-        };
-        let client = Client::connect([self.endpoint(id)], Options::within(self.spec.ready_within))
-            .map_err(|error| not_ready(error.to_string()))?;
-        let deadline = Instant::now() + self.spec.ready_within;
-        loop {
-            let status = client.status(0).await.map_err(|error| not_ready(error.to_string()))?;
-            let missing =
-                |participant: &&report::ParticipantStatus| participant.kind == "stream" && !participant.ready;
-            let Some(participant) = status.participants.iter().find(missing) else { return Ok(()) };
-            if Instant::now() >= deadline {
-                return Err(not_ready(format!(
-                    "it has not greeted {}: {}",
-                    participant.name, participant.last_error
-                )));
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            last: missing.why,
+            log_tail: self.log_tail(missing.node),
         }
     }
 

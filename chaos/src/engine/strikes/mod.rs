@@ -223,7 +223,7 @@ fn participant(nodes: &[NodeId]) -> &'static str {
     const NAMES: [&str; 16] =
         ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"];
     match nodes {
-        [NodeId { role: Role::Participant, number }] => NAMES.get(usize::from(*number)).unwrap_or(&""),
+        [NodeId { role: Role::Participant, number, .. }] => NAMES.get(usize::from(*number)).unwrap_or(&""),
         _ => "",
     }
 }

@@ -38,7 +38,7 @@ fn typed(text: &str) {
     if let Ok((name, _)) = parse_named_url(text) {
         assert!(external_id(&name) >= 4_096);
     }
-    let _ = parse_numbered_url(text);
+    let _ = parse_numbered_url::<u16>(text);
 }
 
 pub(super) fn settings_seeds() -> Vec<(&'static str, Vec<u8>)> {
