@@ -3,13 +3,15 @@
 //! After each write the log is trimmed up to what every shard's view has, unless a verification holds that back.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use escrow_journal::storage::Disk;
 use escrow_journal::{Index, Journal};
-use escrow_wallet::{Changes, Wallet};
+use escrow_wallet::Changes;
 use tokio::sync::mpsc::{
     UnboundedReceiver as Receiver, UnboundedSender as Sender, unbounded_channel as channel,
 };
@@ -18,14 +20,38 @@ use tokio::sync::oneshot;
 use crate::error::ParticipantError;
 use crate::ground::WriteCheckpoints;
 use crate::identity::Identity;
-use crate::store::{Meta, View};
+use crate::snapshot;
+use crate::store::{Held, Meta, View};
 
 /// The index that a checkpoint made durable, or the final failure.
 pub(crate) type Done = Result<u64, ParticipantError>;
 
+/// Hears of a file that was made, and the position that it is of.
+pub(crate) type TellExported = Box<dyn FnOnce(Result<Vec<u8>, ParticipantError>) + Send>;
+
 enum Work {
-    Write { shard: u16, changes: Option<Changes>, applied: u64, done: oneshot::Sender<Done> },
-    Read { shard: u16, done: oneshot::Sender<Result<(Wallet, u64), ParticipantError>> },
+    Write {
+        shard: u16,
+        changes: Option<Changes>,
+        applied: u64,
+        position: Vec<u8>,
+        done: oneshot::Sender<Done>,
+    },
+    Read {
+        shard: u16,
+        done: oneshot::Sender<Result<Held, ParticipantError>>,
+    },
+    Export {
+        shard: u16,
+        path: PathBuf,
+        tell: TellExported,
+    },
+    Install {
+        shard: u16,
+        path: PathBuf,
+        position: Vec<u8>,
+        done: oneshot::Sender<Result<Held, ParticipantError>>,
+    },
     End,
 }
 
@@ -51,10 +77,11 @@ impl Checkpointer {
     pub(crate) fn start(
         views: BTreeMap<u16, (Box<dyn View>, u64)>,
         journal: Journal,
+        disk: Arc<dyn Disk>,
         identity: Arc<Identity>,
         write: WriteCheckpoints,
     ) -> Result<Self, ParticipantError> {
-        let (this, work) = Self::stepped(views, journal, identity);
+        let (this, work) = Self::stepped(views, journal, disk, identity);
         *this.thread.lock().expect("nothing panics while it is held") = write(work)?;
         Ok(this)
     }
@@ -63,11 +90,12 @@ impl Checkpointer {
     pub(crate) fn stepped(
         views: BTreeMap<u16, (Box<dyn View>, u64)>,
         journal: Journal,
+        disk: Arc<dyn Disk>,
         identity: Arc<Identity>,
     ) -> (Self, Checkpoints) {
         let (work, queue) = channel();
         let holds = Arc::new(AtomicUsize::new(0));
-        let checkpoints = Checkpoints { queue, views, journal, identity, holds: Arc::clone(&holds) };
+        let checkpoints = Checkpoints { queue, views, journal, disk, identity, holds: Arc::clone(&holds) };
         (Self { work, holds, thread: Arc::default() }, checkpoints)
     }
 
@@ -77,15 +105,33 @@ impl Checkpointer {
         shard: u16,
         changes: Option<Changes>,
         applied: u64,
+        position: Vec<u8>,
     ) -> oneshot::Receiver<Done> {
         let (done, receiver) = oneshot::channel();
         // If the thread is gone, `done` is dropped with the message and the receiver says so.
-        let _ = self.work.send(Work::Write { shard, changes, applied, done });
+        let _ = self.work.send(Work::Write { shard, changes, applied, position, done });
         receiver
     }
 
-    /// Reads the view of a shard as it is: the wallet, and the index that it is of.
-    pub(crate) async fn read(&self, shard: u16) -> Result<(Wallet, u64), ParticipantError> {
+    /// Writes the view of a shard to a file; tells the position that it is of, on the checkpoint thread.
+    pub(crate) fn export(&self, shard: u16, path: PathBuf, tell: TellExported) {
+        let _ = self.work.send(Work::Export { shard, path, tell });
+    }
+
+    /// Replaces the view of a shard by a snapshot, which is taken away then; gives what it holds.
+    pub(crate) fn install(
+        &self,
+        shard: u16,
+        path: PathBuf,
+        position: Vec<u8>,
+    ) -> oneshot::Receiver<Result<Held, ParticipantError>> {
+        let (done, receiver) = oneshot::channel();
+        let _ = self.work.send(Work::Install { shard, path, position, done });
+        receiver
+    }
+
+    /// Reads the view of a shard as it is.
+    pub(crate) async fn read(&self, shard: u16) -> Result<Held, ParticipantError> {
         let (done, receiver) = oneshot::channel();
         let _ = self.work.send(Work::Read { shard, done });
         receiver.await.unwrap_or(Err(ParticipantError::Ended("the checkpoint thread")))
@@ -113,6 +159,7 @@ pub struct Checkpoints {
     queue: Receiver<Work>,
     views: BTreeMap<u16, (Box<dyn View>, u64)>,
     journal: Journal,
+    disk: Arc<dyn Disk>,
     identity: Arc<Identity>,
     holds: Arc<AtomicUsize>,
 }
@@ -138,8 +185,8 @@ impl Checkpoints {
 
     fn serve(&mut self, work: Work) -> bool {
         match work {
-            Work::Write { shard, changes, applied, done } => {
-                let result = self.write(shard, changes.as_ref(), applied);
+            Work::Write { shard, changes, applied, position, done } => {
+                let result = self.write(shard, changes.as_ref(), applied, position);
                 // An owner that is gone does not need it.
                 let _ = done.send(result);
             }
@@ -147,22 +194,43 @@ impl Checkpoints {
                 let (view, _) = self.views.get(&shard).expect("owners name their own shards");
                 let _ = done.send(view.read());
             }
+            Work::Export { shard, path, tell } => tell(self.export(shard, &path)),
+            Work::Install { shard, path, position, done } => {
+                let _ = done.send(self.install(shard, &path, position));
+            }
             Work::End => return false,
         }
         true
     }
 
-    fn write(&mut self, shard: u16, changes: Option<&Changes>, applied: u64) -> Done {
+    fn export(&self, shard: u16, path: &Path) -> Result<Vec<u8>, ParticipantError> {
+        let (view, _) = self.views.get(&shard).expect("owners name their own shards");
+        let meta = view.meta()?;
+        snapshot::write(&*self.disk, path, &**view, &meta)?;
+        Ok(meta.position)
+    }
+
+    fn install(&mut self, shard: u16, path: &Path, position: Vec<u8>) -> Result<Held, ParticipantError> {
+        let cluster_id = self.identity.cluster_id();
+        let (view, checkpointed) = self.views.get_mut(&shard).expect("owners name their own shards");
+        let held = crate::replicated::install(&*self.disk, path, shard, cluster_id, position, &**view)?;
+        *checkpointed = held.applied;
+        Ok(held)
+    }
+
+    fn write(&mut self, shard: u16, changes: Option<&Changes>, applied: u64, position: Vec<u8>) -> Done {
+        let is_replica = !position.is_empty();
         let started = Instant::now();
         let cluster_id = self.identity.cluster_id();
         let (view, checkpointed) = self.views.get_mut(&shard).expect("owners name their own shards");
-        let written = view.write(changes, &Meta { shard, applied, cluster_id })?;
+        let written = view.write(changes, &Meta { shard, applied, cluster_id, position })?;
         assert!(applied >= *checkpointed, "checkpoints go forwards");
         *checkpointed = applied;
         let (records, files_synced) = (written.records, written.files_synced);
         let took_ms = started.elapsed().as_millis() as u64;
         tracing::info!(shard, applied, records, files_synced, took_ms, "checkpoint written");
-        if self.holds.load(Ordering::SeqCst) == 0 {
+        // A group's log gives up by itself what it does not need.
+        if !is_replica && self.holds.load(Ordering::SeqCst) == 0 {
             let oldest = self.views.values().map(|(_, checkpointed)| *checkpointed).min().unwrap_or(0);
             self.journal.trim(Index(oldest));
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use escrow_journal::{JournalError, JournalFailure};
+use escrow_replica::ReplicaError;
 use escrow_service::ListenError;
 
 /// Why a participant does not start, or ends.
@@ -62,6 +63,17 @@ pub enum ParticipantError {
     /// The server's transport failed.
     #[error("the server failed: {0}")]
     Transport(String),
+    /// Replication does not start, or has stopped: the process must end.
+    #[error(transparent)]
+    Replica(Arc<ReplicaError>),
+    /// A snapshot that came from the leader, or was made for a follower, cannot be used.
+    #[error("snapshot {}: {why}", path.display())]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// A task or thread of the server ended before its time.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
@@ -77,5 +89,11 @@ impl ParticipantError {
 impl From<ListenError> for ParticipantError {
     fn from(error: ListenError) -> Self {
         Self::Listen(Arc::new(error))
+    }
+}
+
+impl From<ReplicaError> for ParticipantError {
+    fn from(error: ReplicaError) -> Self {
+        Self::Replica(Arc::new(error))
     }
 }

@@ -22,5 +22,5 @@ pub fn view_meta(bytes: &[u8]) -> Option<Vec<u8>> {
 /// Whether a directory whose `identity.json` has this content is one with these shards.
 pub fn is_identity(dir: &std::path::Path, shards: &[u16]) -> bool {
     let disk = escrow_journal::storage::OsDisk::shared();
-    crate::identity::Identity::open(disk, dir, shards).is_ok()
+    crate::identity::Identity::open(disk, dir, shards, None).is_ok()
 }

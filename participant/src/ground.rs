@@ -6,8 +6,10 @@ use std::thread::JoinHandle;
 
 use escrow_journal::storage::{Disk, OsDisk};
 use escrow_journal::{Journal, JournalError, Steps};
+use escrow_replica::Transport;
+use escrow_replica::grpc::Grpc;
+use escrow_service::Connector;
 use escrow_types::Millis;
-use escrow_wallet::Wallet;
 use tokio::sync::oneshot;
 
 pub use crate::checkpoint::Checkpoints;
@@ -15,7 +17,7 @@ use crate::config::Config;
 use crate::error::ParticipantError;
 use crate::identity::Identity;
 use crate::owner::now_ms;
-use crate::store::{MemoryView, Store, View};
+use crate::store::{Held, MemoryView, Store, View};
 
 /// Tells the time, Unix milliseconds.
 pub type Clock = Arc<dyn Fn() -> Millis + Send + Sync>;
@@ -55,6 +57,8 @@ pub struct Ground {
     pub checkpoints: WriteCheckpoints,
     /// Who does everything else that blocks.
     pub background: Background,
+    /// How other replicas are reached.
+    pub transport: Arc<dyn Transport>,
 }
 
 impl Ground {
@@ -67,30 +71,30 @@ impl Ground {
             journal: Box::new(Journal::start),
             checkpoints: Box::new(|checkpoints| checkpoints.on_a_thread().map(Some)),
             background: Arc::new(|job| drop(tokio::task::spawn_blocking(job))),
+            transport: Arc::new(Grpc::new(Connector::tcp())),
         }
     }
 }
 
 impl Views {
-    /// Opens the view of a shard: it, the wallet that it holds, and the index that it is of. Blocks.
+    /// Opens the view of a shard: it, and what it holds. Blocks.
     pub(crate) fn open(
         &self,
         config: &Config,
         identity: &Identity,
         shard: u16,
-    ) -> Result<(Box<dyn View>, Wallet, u64), ParticipantError> {
+    ) -> Result<(Box<dyn View>, Held), ParticipantError> {
         match self {
             Self::Sled => {
                 let dir = config.data_dir.join(format!("shard-{shard}"));
                 let cluster_id = identity.cluster_id();
-                let (store, wallet, applied) =
-                    Store::open(&dir, shard, cluster_id.as_deref(), config.sled_cache_bytes)?;
-                Ok((Box::new(store), wallet, applied))
+                let (store, held) = Store::open(&dir, shard, cluster_id.as_deref(), config.sled_cache_bytes)?;
+                Ok((Box::new(store), held))
             }
             Self::Memory(views) => {
                 let view = views.get(&shard).expect("a view for each shard").clone();
-                let (wallet, applied) = view.read()?;
-                Ok((Box::new(view), wallet, applied))
+                let held = view.read()?;
+                Ok((Box::new(view), held))
             }
         }
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use escrow_journal::storage::{Disk, durable_replace, read_all};
+use escrow_replica::Replication;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ParticipantError;
@@ -24,6 +25,26 @@ struct Content {
     cluster_id: Option<String>,
     /// The journal beside it: 32 hex digits, learnt when it was made.
     journal_id: Option<String>,
+    /// Which member this is of its groups, if they are replicated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replica: Option<Membership>,
+}
+
+/// Which member of its groups a directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Membership {
+    /// The number of the process.
+    pub(crate) number: u32,
+    /// 0 for a first member; drawn at random by one that came later, or has lost its disk.
+    pub(crate) life: u32,
+}
+
+impl Membership {
+    /// Of an empty directory.
+    fn of(disk: &dyn Disk, replication: &Replication) -> std::io::Result<Self> {
+        let life = if replication.found { 0 } else { (disk.entropy()? as u32).max(1) };
+        Ok(Self { number: replication.number, life })
+    }
 }
 
 /// The identity of an open data directory.
@@ -36,7 +57,12 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// Reads the identity of a directory; an empty directory gets one. The directory is locked already.
-    pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, shards: &[u16]) -> Result<Self, ParticipantError> {
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        shards: &[u16],
+        replication: Option<&Replication>,
+    ) -> Result<Self, ParticipantError> {
         let path = dir.join(FILE);
         let foreign = |why: String| ParticipantError::Foreign { path: dir.to_owned(), why };
         let content = if let Some(bytes) = read_all(&*disk, &path).map_err(ParticipantError::file(&path))? {
@@ -57,6 +83,17 @@ impl Identity {
                 let held = &content.shards;
                 return Err(foreign(format!("it holds the shards {held:?}, not {shards:?}")));
             }
+            match (content.replica, replication.map(|replication| replication.number)) {
+                (None, None) => {}
+                (Some(held), Some(number)) if held.number == number => {}
+                (Some(held), Some(number)) => {
+                    return Err(foreign(format!("it is replica {}, not {number}", held.number)));
+                }
+                (Some(_), None) => {
+                    return Err(foreign("it belongs to a replica, and is used without replication".into()));
+                }
+                (None, Some(_)) => return Err(foreign("it was used without replication".into())),
+            }
             content
         } else {
             let names = disk.list(dir).map_err(ParticipantError::file(dir))?;
@@ -64,7 +101,10 @@ impl Identity {
                 return Err(foreign(format!("it has no {FILE}, but holds '{stranger}'")));
             }
             let (kind, shards) = (KIND.to_owned(), shards.to_vec());
-            let content = Content { format: FORMAT, kind, shards, cluster_id: None, journal_id: None };
+            let replica = replication.map(|replication| Membership::of(&*disk, replication)).transpose();
+            let replica = replica.map_err(ParticipantError::file(dir))?;
+            let content =
+                Content { format: FORMAT, kind, shards, cluster_id: None, journal_id: None, replica };
             write(&*disk, dir, &content)?;
             content
         };
@@ -86,6 +126,11 @@ impl Identity {
                 write(&*self.disk, &self.dir, &content)
             }
         }
+    }
+
+    /// Which member of its groups this is.
+    pub(crate) fn replica(&self) -> Option<Membership> {
+        self.lock().replica
     }
 
     /// The cluster that is served, once known.
@@ -123,7 +168,7 @@ mod tests {
     use escrow_journal::storage::OsDisk;
 
     fn open(dir: &Path, shards: &[u16]) -> Result<Identity, ParticipantError> {
-        Identity::open(OsDisk::shared(), dir, shards)
+        Identity::open(OsDisk::shared(), dir, shards, None)
     }
 
     fn refused(dir: &Path, shards: &[u16]) -> String {

@@ -10,12 +10,14 @@
 //! identity.json    kind, format version, shards, cluster once known, id of the journal
 //! journal/         the log of all shards: the one truth
 //! shard-N/sled/    the shard's state as of its last checkpoint: a view, rebuilt from the log if it is lost
+//! shard-N/*.snapshot   of a replica: on its way to a follower, or from the leader
 //! ```
 //!
 //! # Layout
 //! - [`Config`], [`ParticipantError`], [`Server`]: what others use
 //! - `identity`: whose directory it is; `recovery`: from disk to running shards
 //! - `owner`: one task a shard that owns its wallet: log, then apply, then answer
+//! - `replicated`, `snapshot`: what is different on disk when shards are replicas
 //! - `store`: sled as the materialised view; `checkpoint`: the thread that writes it
 //! - `verify`: checkpoint and log, and the log alone, against the live state
 //! - `edge`: the gRPC services
@@ -40,7 +42,9 @@ pub mod ground;
 mod identity;
 mod owner;
 mod recovery;
+mod replicated;
 mod server;
+mod snapshot;
 pub mod stepped;
 mod store;
 pub mod unbound;

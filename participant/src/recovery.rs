@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use escrow_journal::storage::Disk;
 use escrow_journal::{Archive as JournalArchive, Index, Journal, Options, Reader, Steps};
+use escrow_replica::{GroupLog, Position};
 use escrow_wallet::{Entry, Wallet};
 
 use crate::config::{Archive, Config};
 use crate::error::ParticipantError;
 use crate::identity::Identity;
-use crate::store::View;
+use crate::store::{Held, View};
 
 /// Progress is told this often.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
@@ -24,7 +25,11 @@ pub(crate) struct Shard {
     pub(crate) view: Box<dyn View>,
     /// The index that the view has.
     pub(crate) checkpointed: u64,
+    /// The last entry that the wallet has.
+    pub(crate) applied: u64,
     pub(crate) bytes_replayed: u64,
+    /// Its log and where the wallet is in it, if it is a replica.
+    pub(crate) replica: Option<(GroupLog, Position)>,
 }
 
 /// Everything that was on disk.
@@ -33,12 +38,12 @@ pub(crate) struct Recovered {
     /// To start threads with, or to step.
     pub(crate) steps: Steps,
     pub(crate) shards: BTreeMap<u16, Shard>,
-    /// All entries up to here are applied.
+    /// The last entry of the journal.
     pub(crate) last: u64,
 }
 
-/// Opens the view of a shard: it, the wallet that it holds, and the index that it is of.
-pub(crate) type OpenView<'a> = &'a dyn Fn(u16) -> Result<(Box<dyn View>, Wallet, u64), ParticipantError>;
+/// Opens the view of a shard: it, and what it holds.
+pub(crate) type OpenView<'a> = &'a dyn Fn(u16) -> Result<(Box<dyn View>, Held), ParticipantError>;
 
 /// Opens everything in a data directory that is locked and of this participant.
 pub(crate) fn recover(
@@ -47,10 +52,14 @@ pub(crate) fn recover(
     identity: &Identity,
     open_view: OpenView<'_>,
 ) -> Result<Recovered, ParticipantError> {
+    if config.replication.is_some() {
+        return crate::replicated::recover(config, disk, identity, open_view);
+    }
     let mut shards = BTreeMap::new();
     for &shard in &config.shards {
-        let (view, wallet, checkpointed) = open_view(shard)?;
-        shards.insert(shard, Shard { wallet, view, checkpointed, bytes_replayed: 0 });
+        let (view, Held { wallet, applied, .. }) = open_view(shard)?;
+        let (checkpointed, replica) = (applied, None);
+        shards.insert(shard, Shard { wallet, view, checkpointed, applied, bytes_replayed: 0, replica });
     }
     let from = shards.values().map(|shard| shard.checkpointed).min().unwrap_or(0) + 1;
     let (journal, steps, opened) = Journal::open_stepped(disk, journal_options(config), Index(from))?;
@@ -65,10 +74,13 @@ pub(crate) fn recover(
         return Err(ParticipantError::Foreign { path: config.data_dir.clone(), why });
     }
     replay_all(&journal, from, last, &mut shards)?;
+    for shard in shards.values_mut() {
+        shard.applied = last;
+    }
     Ok(Recovered { journal, steps, shards, last })
 }
 
-fn journal_options(config: &Config) -> Options {
+pub(crate) fn journal_options(config: &Config) -> Options {
     let archive = match config.archive {
         Archive::Keep => JournalArchive::Keep,
         Archive::Compress => JournalArchive::Compress,
@@ -107,7 +119,7 @@ fn replay_all(
     Ok(())
 }
 
-fn apply(wallet: &mut Wallet, payload: &[u8]) -> Result<(), String> {
+pub(crate) fn apply(wallet: &mut Wallet, payload: &[u8]) -> Result<(), String> {
     let entry = Entry::decode(payload).map_err(|error| error.to_string())?;
     for command in &entry.commands {
         wallet.apply(entry.time_ms, command);

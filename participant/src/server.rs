@@ -34,7 +34,7 @@ impl Server {
         let opened = opened.await.map_err(|_| ParticipantError::Ended("recovery"))??;
         let listener = escrow_service::bind(listen).await?;
         let address = listener.local_addr().map_err(ParticipantError::file("the listener"))?;
-        let unbound = opened.start()?;
+        let unbound = opened.start().await?;
         tracing::info!(%address, data_dir = %dir.display(), ?shards, "participant ready");
         Ok(Self { listener, address, unbound })
     }

@@ -16,6 +16,7 @@ use escrow_journal::{Index, Journal, Steps};
 use escrow_proto::v1;
 use escrow_proto::v1::account_service_server::AccountService;
 use escrow_proto::v1::participant_service_server::ParticipantService;
+use escrow_replica::Replicas;
 use escrow_types::Millis;
 use escrow_wallet::Wallet;
 use tokio::sync::{mpsc, watch};
@@ -24,7 +25,7 @@ use tonic::Status;
 
 use crate::checkpoint::{Checkpointer, Checkpoints};
 use crate::config::Config;
-use crate::edge::{self, Edge};
+use crate::edge::{self, Edge, Parts};
 use crate::error::ParticipantError;
 use crate::ground::Views;
 use crate::owner::{Owner, Progress, Start};
@@ -80,7 +81,8 @@ impl Stepped {
             open.insert(number, (shard.view, shard.checkpointed));
             ready.push((number, shard.wallet, shard.checkpointed, shard.bytes_replayed));
         }
-        let (checkpointer, checkpoints) = Checkpointer::stepped(open, journal.clone(), Arc::clone(&identity));
+        let (checkpointer, checkpoints) =
+            Checkpointer::stepped(open, journal.clone(), Arc::clone(disk), Arc::clone(&identity));
         let (mut owners, mut handles) = (BTreeMap::new(), BTreeMap::new());
         for (shard, wallet, checkpointed, bytes_replayed) in ready {
             let start = Start {
@@ -89,6 +91,7 @@ impl Stepped {
                 wallet,
                 applied: last,
                 checkpointed,
+                seat: None,
                 journal: journal.clone(),
                 progress: progress.clone(),
                 checkpointer: checkpointer.clone(),
@@ -101,15 +104,16 @@ impl Stepped {
             owners.insert(shard, owner);
             handles.insert(shard, handle);
         }
-        let edge = Edge::new(
-            config,
-            handles,
+        let parts = Parts {
+            shards: handles,
             identity,
-            journal.clone(),
+            journal: journal.clone(),
             checkpointer,
-            streams_stopped,
-            Arc::new(|job| job()),
-        );
+            stop: streams_stopped,
+            background: Arc::new(|job| job()),
+            replicas: Replicas::default(),
+        };
+        let edge = Edge::new(config, parts);
         let edge = Arc::new(edge);
         Ok(Self {
             owners,
@@ -186,6 +190,7 @@ impl Stepped {
         let owner = self.owners.get(&shard).expect("a shard of this participant");
         let (live, until) = (owner.wallet().digest(), owner.applied());
         let view = self.views[&shard].read().map_err(|error| error.to_string())?;
+        let view = (view.wallet, view.applied);
         let whole = (self.journal.first_index() == Index::FIRST).then(|| (Wallet::default(), 0));
         for (mut wallet, from) in std::iter::once(view).chain(whole) {
             let reader = self.journal.read_from(Index(from + 1)).map_err(|error| error.to_string())?;

@@ -10,17 +10,19 @@ use std::time::Duration;
 
 use escrow_journal::storage::{Disk, LockGuard};
 use escrow_journal::{Journal, JournalError};
+use escrow_replica::{GroupId, GroupLog, Position, Replica, Replicas, Settings, Transport};
 use escrow_service::{Incoming, Limits};
+use escrow_types::ParticipantId;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::checkpoint::Checkpointer;
 use crate::config::Config;
-use crate::edge::{self, Edge};
+use crate::edge::{self, Edge, Parts};
 use crate::error::ParticipantError;
 use crate::ground::{self, Ground, Views};
 use crate::identity::Identity;
-use crate::owner::{Owner, Progress, Start};
+use crate::owner::{Owner, Progress, Seat, Start};
 use crate::recovery::{Recovered, recover};
 
 /// The first failure that ends the process, if any.
@@ -28,6 +30,9 @@ type Fatal = Option<ParticipantError>;
 
 /// The log has nothing to write when it is closed: whoever needs longer hangs.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Another replica takes over at once, or cannot.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A participant that has recovered and runs, but is reached by nobody yet.
 pub struct Unbound {
@@ -59,10 +64,18 @@ impl Opened {
         Ok(Self { config, ground, lock, identity, recovered })
     }
 
-    /// Starts the owners, the log and the checkpoints.
-    pub(crate) fn start(self) -> Result<Unbound, ParticipantError> {
+    /// Starts the log, the checkpoints, the replicas and the owners.
+    pub(crate) async fn start(self) -> Result<Unbound, ParticipantError> {
         let Self { config, ground, lock, identity, recovered } = self;
-        let Ground { clock, journal: write_journal, checkpoints: write_checkpoints, background, .. } = ground;
+        let Ground {
+            disk,
+            clock,
+            journal: write_journal,
+            checkpoints: write_checkpoints,
+            background,
+            transport,
+            ..
+        } = ground;
         let Recovered { journal, steps, shards, last } = recovered;
         write_journal(&journal, steps)?;
         let progress = Progress::of(&journal, last);
@@ -72,13 +85,31 @@ impl Opened {
         let fatal_sender = Arc::new(fatal_sender);
         let (mut views, mut wallets) = (BTreeMap::new(), Vec::new());
         for (number, shard) in shards {
-            wallets.push((number, shard.wallet, shard.checkpointed, shard.bytes_replayed));
             views.insert(number, (shard.view, shard.checkpointed));
+            wallets.push((
+                number,
+                shard.wallet,
+                (shard.checkpointed, shard.applied, shard.bytes_replayed),
+                shard.replica,
+            ));
         }
-        let checkpointer =
-            Checkpointer::start(views, journal.clone(), Arc::clone(&identity), write_checkpoints)?;
-        let (mut owners, mut handles) = (Vec::new(), BTreeMap::new());
-        for (shard, wallet, checkpointed, bytes_replayed) in wallets {
+        let checkpointer = Checkpointer::start(
+            views,
+            journal.clone(),
+            Arc::clone(&disk),
+            Arc::clone(&identity),
+            write_checkpoints,
+        )?;
+        let (mut owners, mut handles, mut replicas) = (Vec::new(), BTreeMap::new(), Vec::new());
+        for (shard, wallet, (checkpointed, applied, bytes_replayed), replica) in wallets {
+            let seat = match replica {
+                Some(replica) => {
+                    let seat = take_seat(&config, &identity, shard, replica, &transport, &disk).await?;
+                    replicas.push(seat.replica().clone());
+                    Some(seat)
+                }
+                None => None,
+            };
             let start = Start {
                 shard,
                 clock: {
@@ -86,8 +117,9 @@ impl Opened {
                     Box::new(move || clock())
                 },
                 wallet,
-                applied: last,
+                applied,
                 checkpointed,
+                seat,
                 journal: journal.clone(),
                 progress: progress.clone(),
                 checkpointer: checkpointer.clone(),
@@ -105,24 +137,52 @@ impl Opened {
             drain: Duration::from_millis(config.drain_ms),
             ..Limits::default()
         };
-        let edge = Edge::new(
-            &config,
-            handles,
+        let parts = Parts {
+            shards: handles,
             identity,
-            journal.clone(),
-            checkpointer.clone(),
-            streams_stopped,
+            journal: journal.clone(),
+            checkpointer: checkpointer.clone(),
+            stop: streams_stopped,
             background,
-        );
+            replicas: Replicas::new(replicas),
+        };
+        let edge = Edge::new(&config, parts);
         let edge = Arc::new(edge);
         Ok(Unbound { edge, limits, journal, checkpointer, owners, fatal, stop_streams, stop_owners, lock })
     }
 }
 
+/// Starts the replica of a shard.
+pub(crate) async fn take_seat(
+    config: &Config,
+    identity: &Identity,
+    shard: u16,
+    (log, position): (GroupLog, Position),
+    transport: &Arc<dyn Transport>,
+    disk: &Arc<dyn Disk>,
+) -> Result<Seat, ParticipantError> {
+    let membership = identity.replica().expect("the directory is that of a replica");
+    let replication = config.replication.as_ref().expect("checked with the identity");
+    let settings = Settings {
+        group: GroupId::Shard(ParticipantId(shard)),
+        me: replication.me(membership.life),
+        members: replication.members(membership.life),
+        is_new: membership.life == 0,
+        cluster_id: config.cluster_id.clone().expect("checked with the configuration"),
+        times: replication.times(),
+        transport: Arc::clone(transport),
+        disk: Arc::clone(disk),
+        snapshot_dir: crate::replicated::shard_dir(config, shard),
+        bytes_kept: escrow_replica::group::BYTES_KEPT,
+    };
+    let (replica, feed) = Replica::start(settings, log, position.clone()).await?;
+    Ok(Seat::new(replica, feed, position))
+}
+
 impl Unbound {
     /// Locks and opens the data directory, recovers, and starts the owners. Blocks; must be called within a tokio runtime.
-    pub fn open(config: Config, ground: Ground) -> Result<Self, ParticipantError> {
-        Opened::open(config.validated()?, ground)?.start()
+    pub async fn open(config: Config, ground: Ground) -> Result<Self, ParticipantError> {
+        Opened::open(config.validated()?, ground)?.start().await
     }
 
     /// Serves until `shutdown` resolves, then ends: streams first, then open calls for a bounded time, then a last
@@ -133,9 +193,11 @@ impl Unbound {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ParticipantError> {
         let (mut fatal, stop_streams) = (self.fatal.clone(), self.stop_streams);
+        let replicas = self.edge.replicas.clone();
         let told = async move {
             tokio::select! {
-                () = shutdown => {}
+                // Who leads a group lets another lead first: its callers hardly notice.
+                () = async { shutdown.await; hand_over(&replicas).await } => {}
                 // Its senders outlive this: an error cannot come before the owners have ended.
                 _ = fatal.wait_for(Option::is_some) => {}
             }
@@ -147,6 +209,9 @@ impl Unbound {
         for owner in self.owners {
             // The supervisor does not panic.
             let _ = owner.await;
+        }
+        for replica in self.edge.replicas.iter() {
+            replica.stop().await;
         }
         let (checkpointer, journal, background) = (self.checkpointer, self.journal, &self.edge.background);
         let ended = ground::on(background, move || checkpointer.end()).await;
@@ -181,10 +246,27 @@ pub(crate) fn open_on(
         std::io::ErrorKind::WouldBlock => ParticipantError::InUse(dir.clone()),
         _ => ParticipantError::file(dir)(error),
     })?;
-    let identity = Arc::new(Identity::open(Arc::clone(disk), dir, &config.shards)?);
+    let identity =
+        Arc::new(Identity::open(Arc::clone(disk), dir, &config.shards, config.replication.as_ref())?);
+    if let Some(cluster_id) = &config.cluster_id {
+        let served = identity.confirm_cluster(cluster_id)?;
+        served.map_err(|served| ParticipantError::Foreign {
+            path: dir.clone(),
+            why: format!("it serves cluster {served}"),
+        })?;
+    }
     let open_view = |shard| views.open(config, &identity, shard);
     let recovered = recover(config, Arc::clone(disk), &identity, &open_view)?;
     Ok((lock, identity, recovered))
+}
+
+/// Lets others lead what is led here.
+async fn hand_over(replicas: &Replicas) {
+    for replica in replicas.iter() {
+        if !replica.hand_over(HAND_OVER_TIMEOUT).await {
+            tracing::warn!(group = %replica.group(), "nobody took over leadership in time");
+        }
+    }
 }
 
 /// Tells everybody when an owner ends before its time: without it the shard is dead.

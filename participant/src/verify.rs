@@ -13,6 +13,8 @@ use crate::checkpoint::Checkpointer;
 use crate::error::ParticipantError;
 use crate::owner::Handle;
 use crate::recovery::replay;
+use crate::replicated::Rebuilt;
+use crate::store::Held;
 
 const CHECKPOINT: &str = "checkpoint + log = live state";
 const WHOLE_LOG: &str = "whole log = live state";
@@ -23,7 +25,7 @@ pub(crate) type Lines = mpsc::Sender<VerifyResponse>;
 
 /// Verifies one shard; every check ends with one line that is `done`.
 pub(crate) async fn verify(handle: Handle, journal: Journal, checkpointer: Checkpointer, lines: Lines) {
-    let shard = handle.shard();
+    let (shard, is_replica) = (handle.shard(), handle.is_replica());
     let hold = checkpointer.hold_trimming();
     // The view first: what it has, the live state has too.
     let view = checkpointer.read(shard).await;
@@ -36,8 +38,12 @@ pub(crate) async fn verify(handle: Handle, journal: Journal, checkpointer: Check
     };
     let checks = tokio::task::spawn_blocking(move || {
         let _hold = hold;
+        if is_replica {
+            verify_replica(&lines, &journal, shard, view, (live, until));
+            return;
+        }
         let checkpoint = |tell: &mut dyn FnMut(u64) -> bool| {
-            let (mut wallet, from) = view?;
+            let Held { mut wallet, applied: from, .. } = view?;
             replay(&mut wallet, journal.read_from(Index(from + 1))?, shard, until, tell)?;
             Ok((wallet.digest(), format!("from the view at entry {from}")))
         };
@@ -57,6 +63,31 @@ pub(crate) async fn verify(handle: Handle, journal: Journal, checkpointer: Check
     });
     // A panic in it broke an invariant, and was reported as one.
     let _ = checks.await;
+}
+
+/// As for a shard that is alone, but of the group's log.
+fn verify_replica(
+    lines: &Lines,
+    journal: &Journal,
+    shard: u16,
+    view: Result<Held, ParticipantError>,
+    (live, until): (Digest, u64),
+) {
+    let rebuild = |held: Held| {
+        let mut rebuilt = Rebuilt::from(held)?;
+        let from = rebuilt.position.index();
+        let failed = |why| ParticipantError::Entry { index: until, why };
+        rebuilt.read(journal, shard, until).map_err(failed)?;
+        Ok((rebuilt.wallet.digest(), format!("from entry {} of the group", from + 1)))
+    };
+    check(lines, shard, CHECKPOINT, live, until, |_| rebuild(view?));
+    match rebuild(Held::default()) {
+        // A member that came later has no more than what came after its snapshot.
+        Err(ParticipantError::Entry { why, .. }) => {
+            let _ = lines.blocking_send(line(shard, WHOLE_LOG, true, format!("not checked: {why}"), true));
+        }
+        rebuilt => check(lines, shard, WHOLE_LOG, live, until, |_| rebuilt),
+    }
 }
 
 fn check(

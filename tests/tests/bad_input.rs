@@ -592,7 +592,7 @@ const ANY_PORT: &str = "127.0.0.1:0";
 async fn a_data_directory_in_use() {
     let scene = Scene::new().await;
     for role in SERVERS {
-        let dir = scene.world.cluster.spec().node_dir(NodeId { role, number: 0 });
+        let dir = scene.world.cluster.spec().node_dir(NodeId { role, number: 0, replica: 0 });
         let said = refuses_to_start(role, &dir, ANY_PORT).await;
         assert!(said.contains("in use by another process") && said.contains(dir.to_str().unwrap()), "{said}");
     }
@@ -651,7 +651,7 @@ async fn start_spoilt(
     kill: bool,
     spoil: impl FnOnce(&Path),
 ) -> Result<u32, String> {
-    let node = NodeId { role, number: 0 };
+    let node = NodeId { role, number: 0, replica: 0 };
     if kill {
         scene.world.cluster.kill(node).await.unwrap();
     } else {

@@ -290,6 +290,12 @@ impl Replica {
         let _ = runtime::within(MOMENT, follows).await;
     }
 
+    /// Has it give up leadership in a term: somebody was told of a newer one.
+    pub fn give_up(&self, term: u64) {
+        let raft = self.0.raft.clone();
+        runtime::spawn(async move { step_down(&raft, term).await });
+    }
+
     /// Ends Raft's tasks. Leadership is not handed over by this.
     pub async fn stop(&self) {
         // It has ended in any case.

@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use escrow_proto::v1;
 use escrow_proto::v1::replica_service_client::ReplicaServiceClient;
+use escrow_proto::v1::replica_service_server::{ReplicaService, ReplicaServiceServer};
 use escrow_service::Connector;
 use futures_util::future::BoxFuture;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
+use crate::group::Replica;
+use crate::membership::ChangeError;
 use crate::network::{CallError, Transport};
 use crate::service::{Replicas, Unanswered};
+use crate::types::GroupId;
 
 /// Entries and chunks are larger than gRPC's default allows.
 pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
@@ -74,8 +78,29 @@ impl Transport for Grpc {
     }
 }
 
-/// The status of a call that was not answered.
-pub fn status(error: &Unanswered) -> Status {
+/// Tells how far the state of a group is applied here, and its digest.
+pub type Digest = dyn Fn(GroupId) -> BoxFuture<'static, Option<(u64, String)>> + Send + Sync;
+
+struct Service {
+    replicas: Replicas,
+    digest: Box<Digest>,
+}
+
+/// The service of the replicas of a process. `digest` asks the owner of a group.
+pub fn service<F>(
+    replicas: Replicas,
+    digest: impl Fn(GroupId) -> F + Send + Sync + 'static,
+) -> ReplicaServiceServer<impl ReplicaService>
+where
+    F: Future<Output = Option<(u64, String)>> + Send + 'static,
+{
+    let digest: Box<Digest> = Box::new(move |group| Box::pin(digest(group)));
+    ReplicaServiceServer::new(Service { replicas, digest })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+fn unanswered(error: &Unanswered) -> Status {
     let message = error.to_string();
     match error {
         Unanswered::Malformed(_) => Status::invalid_argument(message),
@@ -84,10 +109,48 @@ pub fn status(error: &Unanswered) -> Status {
     }
 }
 
-/// Answers a call of another replica, for the gRPC service of a server.
-pub async fn answer(
-    replicas: &Replicas,
-    request: Request<v1::CallRequest>,
-) -> Result<Response<v1::CallResponse>, Status> {
-    replicas.answer(request.into_inner()).await.map(Response::new).map_err(|error| status(&error))
+impl Service {
+    async fn report(&self, replica: &Replica) -> v1::Replica {
+        let mut report = replica.report();
+        if let Some((applied, digest)) = (self.digest)(replica.group()).await {
+            (report.applied, report.digest) = (applied, digest);
+        }
+        report
+    }
+}
+
+#[tonic::async_trait]
+impl ReplicaService for Service {
+    async fn call(&self, request: Request<v1::CallRequest>) -> Result<Response<v1::CallResponse>, Status> {
+        let answer = self.replicas.answer(request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| unanswered(&error))
+    }
+
+    async fn get_replicas(
+        &self,
+        _: Request<v1::GetReplicasRequest>,
+    ) -> Result<Response<v1::GetReplicasResponse>, Status> {
+        let mut replicas = Vec::new();
+        for replica in self.replicas.iter() {
+            replicas.push(self.report(replica).await);
+        }
+        Ok(Response::new(v1::GetReplicasResponse { replicas }))
+    }
+
+    async fn change_group(
+        &self,
+        request: Request<v1::ChangeGroupRequest>,
+    ) -> Result<Response<v1::ChangeGroupResponse>, Status> {
+        let request = request.into_inner();
+        let replica = self.replicas.named(request.group).map_err(|error| unanswered(&error))?;
+        let change = request.change.ok_or_else(|| Status::invalid_argument("no change is named"))?;
+        match replica.change(change).await {
+            Ok(()) => {
+                let replica = Some(self.report(replica).await);
+                Ok(Response::new(v1::ChangeGroupResponse { replica }))
+            }
+            Err(ChangeError::NotLeader(error)) => Err(escrow_service::not_leader(error.leader.as_deref())),
+            Err(ChangeError::Refused(why)) => Err(Status::failed_precondition(why)),
+        }
+    }
 }

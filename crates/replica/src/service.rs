@@ -44,6 +44,11 @@ impl Replicas {
         Self(Arc::new(replicas.into_iter().map(|replica| (replica.group(), replica)).collect()))
     }
 
+    /// Whether there are none: nothing here is replicated.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// All of them, by group.
     pub fn iter(&self) -> impl Iterator<Item = &Replica> {
         self.0.values()

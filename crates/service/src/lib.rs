@@ -24,5 +24,5 @@ pub mod transport;
 pub use listen::{ListenError, bind};
 pub use replicas::{Course, Replicas};
 pub use serve::{Limits, builder, serve, serve_until};
-pub use status::{leader_of, not_leader, reason_of, refusal};
+pub use status::{leader_of, not_leader, reason_of, refusal, unknown_outcome};
 pub use transport::{Connector, Incoming};

@@ -66,6 +66,13 @@ pub fn not_leader(leader: Option<&str>) -> Status {
     refusal_with(Reason::NotLeader, message, metadata.into_iter().collect())
 }
 
+/// What a replica answers that stopped leading before the outcome of a request was known: OUTCOME_UNKNOWN, with the endpoint of the one
+/// that leads, if it is known.
+pub fn unknown_outcome(message: impl Into<String>, leader: Option<&str>) -> Status {
+    let metadata = leader.map(|leader| (LEADER_METADATA.to_owned(), leader.to_owned()));
+    refusal_with(Reason::OutcomeUnknown, message, metadata.into_iter().collect())
+}
+
 fn refusal_with(reason: Reason, message: impl Into<String>, metadata: HashMap<String, String>) -> Status {
     let mut details = ErrorDetails::with_error_info(reason.code(), ERROR_DOMAIN, metadata);
     if reason.is_retryable() {
@@ -83,9 +90,9 @@ pub fn reason_of(status: &Status) -> Option<Reason> {
     Reason::from_code(&info.reason)
 }
 
-/// The endpoint of the leader that a NOT_LEADER names; `None` if it names none, and for any other status.
+/// The endpoint of the leader that a NOT_LEADER, or an OUTCOME_UNKNOWN, names; `None` if it names none, and for any other status.
 pub fn leader_of(status: &Status) -> Option<String> {
-    if reason_of(status)? != Reason::NotLeader {
+    if !matches!(reason_of(status)?, Reason::NotLeader | Reason::OutcomeUnknown) {
         return None;
     }
     status.get_details_error_info()?.metadata.remove(LEADER_METADATA).filter(|leader| !leader.is_empty())

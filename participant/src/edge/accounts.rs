@@ -28,7 +28,7 @@ impl Edge {
     }
 
     async fn account_on(&self, handle: &Handle, key: AccountKey) -> Result<Option<proto::Account>, Status> {
-        let view = handle.read(move |view| view.wallet.account(key)).await.map_err(refused)?;
+        let view = handle.read_newest(move |view| view.wallet.account(key)).await.map_err(refused)?;
         Ok(view.map(|view| convert::account(view, handle.shard())))
     }
 }
@@ -119,7 +119,7 @@ impl AccountService for Edge {
             }
             let (place, left) = (if shard == first { from } else { 0 }, limit - accounts.len());
             let (page, next) =
-                handle.read(move |view| view.wallet.accounts(place, left)).await.map_err(refused)?;
+                handle.read_newest(move |view| view.wallet.accounts(place, left)).await.map_err(refused)?;
             accounts.extend(page.into_iter().map(|view| convert::account(view, shard)));
             if let Some(next) = next {
                 next_cursor = format!("{shard}:{next}");

@@ -103,10 +103,13 @@ async fn exchange<T>(
         credit_max: edge.stream_answers_max,
     };
     let mut asked_until = None;
+    let mut not_served = std::pin::pin!(stream.handle.served_until());
     loop {
         tokio::select! {
-            // Asking comes first: it is rare, and a peer that sends without a pause must not put it off for ever.
             biased;
+            // Another leads: whoever asked is told who, and asks there.
+            refusal = &mut not_served => return Err(refused(refusal)),
+            // Asking comes first: it is rare, and a peer that sends without a pause must not put it off for ever.
             Some(_) = asks.next() => asked_until = stream.ask(asked_until, edge.outcome_rows_max).await,
             message = inbound.next() => match message.transpose()? {
                 None => return Ok(()),

@@ -17,6 +17,7 @@ use escrow_journal::Journal;
 use escrow_proto::v1::account_service_server::AccountServiceServer;
 use escrow_proto::v1::participant_service_server::ParticipantServiceServer;
 use escrow_proto::v1::shard_service_server::ShardServiceServer;
+use escrow_replica::{GroupId, Replicas, grpc};
 use escrow_service::refusal;
 use escrow_types::{Partition, Reason};
 use escrow_wallet::{Answers, Command};
@@ -49,6 +50,19 @@ pub(crate) struct Edge {
     outcome_rows_max: usize,
     started: Instant,
     pub(crate) background: Background,
+    pub(crate) replicas: Replicas,
+}
+
+/// What [`Edge::new`] needs.
+pub(crate) struct Parts {
+    pub(crate) shards: BTreeMap<u16, Handle>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) journal: Journal,
+    pub(crate) checkpointer: Checkpointer,
+    /// Turns true when streams are to end.
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) background: Background,
+    pub(crate) replicas: Replicas,
 }
 
 /// The services with their limits.
@@ -59,7 +73,20 @@ pub(crate) fn routes(edge: &Arc<Edge>, message_bytes_max: usize) -> Routes {
         .max_encoding_message_size(usize::MAX);
     let accounts = AccountServiceServer::from_arc(edge()).max_decoding_message_size(message_bytes_max);
     let shard = ShardServiceServer::from_arc(edge()).max_decoding_message_size(message_bytes_max);
-    Routes::new(participant).add_service(accounts).add_service(shard)
+    let routes = Routes::new(participant).add_service(accounts).add_service(shard);
+    let replicas = edge();
+    if replicas.replicas.is_empty() {
+        return routes;
+    }
+    let digest = move |group| digest(Arc::clone(&replicas), group);
+    routes.add_service(grpc::service(edge().replicas.clone(), digest))
+}
+
+/// The state of a shard that is a replica: how far it is applied, and its digest.
+async fn digest(edge: Arc<Edge>, group: GroupId) -> Option<(u64, String)> {
+    let GroupId::Shard(shard) = group else { return None };
+    let handle = edge.shards.get(&shard.0)?;
+    handle.read(|view| (view.applied, view.wallet.digest().to_string())).await.ok()
 }
 
 /// The unary service, without a server.
@@ -68,15 +95,8 @@ pub(crate) fn unary(edge: Arc<Edge>) -> branches::Branches {
 }
 
 impl Edge {
-    pub(crate) fn new(
-        config: &Config,
-        shards: BTreeMap<u16, Handle>,
-        identity: Arc<Identity>,
-        journal: Journal,
-        checkpointer: Checkpointer,
-        stop: watch::Receiver<bool>,
-        background: Background,
-    ) -> Self {
+    pub(crate) fn new(config: &Config, parts: Parts) -> Self {
+        let Parts { shards, identity, journal, checkpointer, stop, background, replicas } = parts;
         Self {
             shards,
             identity,
@@ -88,6 +108,7 @@ impl Edge {
             outcome_rows_max: config.outcome_rows_max,
             started: Instant::now(),
             background,
+            replicas,
         }
     }
 
@@ -138,14 +159,25 @@ impl Edge {
     async fn ask(&self, handle: &Handle, command: Command) -> Result<Answers, Status> {
         let (sender, receiver) = oneshot::channel();
         handle.submit(command, |answers| drop(sender.send(answers))).await.map_err(refused)?;
-        receiver.await.map_err(|_| unknown())
+        receiver.await.map_err(|_| unanswered(handle))
     }
 
     /// Logs a command that is new work, unless there is no room, and waits for its answers.
     async fn ask_if_room(&self, handle: &Handle, command: Command) -> Result<Answers, Status> {
         let (sender, receiver) = oneshot::channel();
         handle.try_submit(command, |answers| drop(sender.send(answers))).map_err(refused)?;
-        receiver.await.map_err(|_| unknown())
+        receiver.await.map_err(|_| unanswered(handle))
+    }
+}
+
+/// The owner let go of a command: it may be carried out, by whoever leads now.
+fn unanswered(handle: &Handle) -> Status {
+    match handle.check_serving() {
+        Err(Refused::NotLeader(leader)) => {
+            let message = "the replica stopped leading its shard before the answer was known";
+            escrow_service::unknown_outcome(message, leader.as_deref())
+        }
+        _ => unknown(),
     }
 }
 
@@ -156,6 +188,7 @@ fn refused(refused: Refused) -> Status {
             refusal(Reason::MessageTooLarge, "the message does not fit into one entry of the log")
         }
         Refused::Closed => refusal(Reason::ShuttingDown, "the shard is shutting down"),
+        Refused::NotLeader(leader) => escrow_service::not_leader(leader.as_deref()),
     }
 }
 

@@ -56,7 +56,7 @@ impl ShardService for Edge {
         request: Request<proto::GetTotalsRequest>,
     ) -> Result<Response<proto::GetTotalsResponse>, Status> {
         let handle = self.shard(request.get_ref().participant)?;
-        let read = handle.read(|view| {
+        let read = handle.read_newest(|view| {
             let totals = view.wallet.totals().into_iter().map(|total| proto::CurrencyTotal {
                 currency: total.currency.code().to_owned(),
                 posted: total.posted.to_string(),
@@ -86,8 +86,10 @@ impl ShardService for Edge {
         } else {
             Some(request.cursor.parse().map_err(|_| invalid("not a cursor of ListReservations"))?)
         };
-        let mut views =
-            handle.read(move |view| view.wallet.reservations(after, limit + 1)).await.map_err(refused)?;
+        let mut views = handle
+            .read_newest(move |view| view.wallet.reservations(after, limit + 1))
+            .await
+            .map_err(refused)?;
         let more = views.len() > limit;
         views.truncate(limit);
         let next_cursor = views.last().filter(|_| more).map_or_else(String::new, |view| view.xid.to_string());

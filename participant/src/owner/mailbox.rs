@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use escrow_replica::Replica;
 use escrow_types::Millis;
 use escrow_wallet::{Answers, Command, Wallet};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot, watch};
+
+use super::seat::{ReadAt, Serving};
 
 /// Permits are counted in units of so many bytes; every command costs at least one.
 const UNIT_BYTES: usize = 1_024;
@@ -28,11 +31,13 @@ pub(crate) struct View<'a> {
 
 pub(super) enum Job {
     Command(Submission),
-    Read(Box<dyn FnOnce(&View<'_>) + Send>),
+    Read(ReadAt),
+    /// When an index is applied.
+    ReadAt(u64, ReadAt),
 }
 
 /// Why a command was not taken. It was not logged and never will be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// The mailbox is full.
     Full,
@@ -40,6 +45,8 @@ pub(crate) enum Refused {
     TooLarge,
     /// The owner takes nothing any more.
     Closed,
+    /// Another replica leads the shard; its endpoint, if known.
+    NotLeader(Option<String>),
 }
 
 /// Reaches the owner of one shard.
@@ -50,6 +57,8 @@ pub(crate) struct Handle {
     permits: Arc<Semaphore>,
     units_max: u32,
     command_bytes_max: usize,
+    /// Of a replica.
+    group: Option<(Replica, watch::Receiver<Serving>)>,
 }
 
 impl Handle {
@@ -58,20 +67,47 @@ impl Handle {
         commands_max: usize,
         bytes_max: usize,
         payload_bytes_max: usize,
+        group: Option<(Replica, watch::Receiver<Serving>)>,
     ) -> (Self, mpsc::Receiver<Job>) {
         let (jobs, receiver) = mpsc::channel(commands_max);
         let units_max = u32::try_from(bytes_max / UNIT_BYTES).unwrap_or(u32::MAX).max(1);
         let permits = Arc::new(Semaphore::new(units_max as usize));
         // What is left of an entry beside its header, with room to spare.
         let command_bytes_max = payload_bytes_max.saturating_sub(64);
-        (Self { shard, jobs, permits, units_max, command_bytes_max }, receiver)
+        (Self { shard, jobs, permits, units_max, command_bytes_max, group }, receiver)
     }
 
     pub(crate) const fn shard(&self) -> u16 {
         self.shard
     }
 
+    /// Whether the shard has other replicas.
+    pub(crate) const fn is_replica(&self) -> bool {
+        self.group.is_some()
+    }
+
+    /// Whether the shard is served here.
+    pub(crate) fn check_serving(&self) -> Result<(), Refused> {
+        match &self.group {
+            Some((_, serving)) => {
+                let serving = serving.borrow();
+                if serving.term.is_some() { Ok(()) } else { Err(Refused::NotLeader(serving.leader.clone())) }
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Resolves when the shard is not served here any more, or in another term than now; never without replication.
+    pub(crate) async fn served_until(&self) -> Refused {
+        let Some((_, serving)) = &self.group else { return std::future::pending().await };
+        let mut serving = serving.clone();
+        let term = serving.borrow().term;
+        let changed = serving.wait_for(|serving| serving.term.is_none() || serving.term != term).await;
+        changed.map_or(Refused::Closed, |serving| Refused::NotLeader(serving.leader.clone()))
+    }
+
     fn units(&self, command: &Command) -> Result<u32, Refused> {
+        self.check_serving()?;
         let bytes = command.bytes_estimate();
         if bytes > self.command_bytes_max {
             return Err(Refused::TooLarge);
@@ -113,7 +149,30 @@ impl Handle {
         })
     }
 
-    /// Asks the owner; the answer is of applied state.
+    /// Asks the owner; the answer includes everything that was acknowledged before, by whichever leader.
+    pub(crate) async fn read_newest<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        let Some((replica, _)) = &self.group else { return self.read(read).await };
+        self.check_serving()?;
+        let index = replica.read_index().await.map_err(|error| Refused::NotLeader(error.leader))?;
+        self.read_at(index, read).await
+    }
+
+    /// Asks the owner when an index is applied.
+    pub(crate) async fn read_at<T: Send + 'static>(
+        &self,
+        index: u64,
+        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        let (sender, receiver) = oneshot::channel();
+        let read: ReadAt = Box::new(move |view| drop(sender.send(read(view))));
+        self.jobs.send(Job::ReadAt(index, read)).await.map_err(|_| Refused::Closed)?;
+        receiver.await.map_err(|_| Refused::Closed)
+    }
+
+    /// Asks the owner; the answer is of applied state, which a replica that does not lead may have later than others.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&View<'_>) -> T + Send + 'static,

@@ -6,15 +6,17 @@
 //!    └── permits are given back with the answers ◀──────────────────┘
 //! ```
 //! No timers and no linger: an entry is what arrived since the last turn; the journal gathers entries while it writes.
-//! Reads are answered from applied state.
+//! Reads are answered from applied state. Where the shard is a replica, a group stands in the journal's place: see [`seat`].
 
 mod mailbox;
+mod seat;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use escrow_invariants::{Canary, canary};
 use escrow_journal::{Group, Index, Journal, JournalFailure};
+use escrow_replica::Position;
 use escrow_types::Millis;
 use escrow_wallet::{Entry, Wallet};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,6 +27,7 @@ use crate::error::ParticipantError;
 use crate::failpoint;
 use mailbox::Job;
 pub(crate) use mailbox::{Handle, Refused, Submission, View};
+pub(crate) use seat::Seat;
 
 /// Jobs taken in one turn.
 const TURN_JOBS_MAX: usize = 4_096;
@@ -77,10 +80,13 @@ pub(crate) struct Start {
     pub(crate) checkpoint_bytes: u64,
     /// Turns true when the owner is to finish what it has and end.
     pub(crate) stop: watch::Receiver<bool>,
+    /// Its place in a group, if the shard is replicated.
+    pub(crate) seat: Option<Seat>,
 }
 
-/// An entry that was appended and is not applied yet.
+/// An entry that was appended, or proposed, and is not applied yet.
 struct Pending {
+    /// In the journal; without meaning for a replica.
     index: u64,
     time_ms: Millis,
     submissions: Vec<Submission>,
@@ -95,20 +101,36 @@ pub(crate) struct Owner {
     pending: VecDeque<Pending>,
     /// Bytes of log since the last checkpoint.
     bytes_logged: u64,
-    checkpoint_running: Option<oneshot::Receiver<Done>>,
+    checkpoint_running: Option<Checkpoint>,
+    seat: Option<Seat>,
+    /// Reads that wait until an index is applied.
+    reads: Vec<(u64, seat::ReadAt)>,
+}
+
+/// A checkpoint that is being written.
+struct Checkpoint {
+    done: oneshot::Receiver<Done>,
+    /// Of a replica: the position that it is of.
+    position: Option<Position>,
 }
 
 impl Owner {
     /// An owner, and the handle by which others reach it. `bytes_replayed` counts towards the next checkpoint.
     pub(crate) fn new(
-        start: Start,
+        mut start: Start,
         commands_max: usize,
         bytes_max: usize,
         bytes_replayed: u64,
     ) -> (Self, Handle) {
-        let payload_bytes_max = start.journal.payload_bytes_max();
-        let (handle, jobs) = Handle::new(start.shard, commands_max, bytes_max, payload_bytes_max);
+        let seat = start.seat.take();
+        // A group wraps an entry once more.
+        let wrapping = if seat.is_some() { 1_024 } else { 0 };
+        let payload_bytes_max = start.journal.payload_bytes_max() - wrapping;
+        let group = seat.as_ref().map(|seat| (seat.replica.clone(), seat.serving()));
+        let (handle, jobs) = Handle::new(start.shard, commands_max, bytes_max, payload_bytes_max, group);
         let owner = Self {
+            seat,
+            reads: Vec::new(),
             start,
             jobs,
             entry_bytes_max: ENTRY_BYTES.min(payload_bytes_max),
@@ -133,6 +155,7 @@ impl Owner {
                     changed.map_err(|_| ParticipantError::Ended("the journal"))?;
                     self.apply_durable()?;
                 }
+                event = seat::next(self.seat.as_mut()) => self.take(event)?,
                 count = self.jobs.recv_many(&mut jobs, TURN_JOBS_MAX), if open => {
                     open = count > 0;
                     self.turn(&mut jobs)?;
@@ -140,6 +163,8 @@ impl Owner {
                 () = stopped(&mut self.start.stop), if !stopping => {
                     stopping = true;
                     self.jobs.close();
+                    // Whoever still waits was given the time to hear from another leader.
+                    self.step_down();
                 }
                 done = wait(&mut self.checkpoint_running) => self.checkpointed(done)?,
                 () = checkpoint_due.as_mut(), if self.checkpoint_running.is_none() => is_due = true,
@@ -169,6 +194,8 @@ impl Owner {
         for job in jobs.drain(..) {
             match job {
                 Job::Read(read) => read(&self.view()),
+                Job::ReadAt(index, read) if index <= self.start.applied => read(&self.view()),
+                Job::ReadAt(index, read) => self.reads.push((index, read)),
                 Job::Command(submission) => {
                     if !submissions.is_empty()
                         && payload.len() + submission.command.bytes_estimate() > self.entry_bytes_max
@@ -196,6 +223,13 @@ impl Owner {
         for submission in &submissions {
             failpoint::before_durable(&submission.command);
         }
+        if self.seat.is_some() {
+            // Without an answer if this replica does not lead: somebody else is asked then.
+            if self.propose(payload) {
+                self.pending.push_back(Pending { index: 0, time_ms, submissions });
+            }
+            return Ok(());
+        }
         self.bytes_logged += payload.len() as u64;
         let index = self.start.journal.append(Group(self.start.shard), payload)?;
         if canary::is_on(Canary::AnswerBeforeDurable) {
@@ -211,17 +245,26 @@ impl Owner {
     /// Applies what is durable, in order, and lets the answers go.
     fn apply_durable(&mut self) -> Result<(), ParticipantError> {
         let progress = self.start.progress.borrow_and_update().clone();
+        if self.seat.is_some() {
+            // A group says what is committed; of the journal only its failure matters here.
+            return progress.failure.map_or(Ok(()), |failure| Err(failure.into()));
+        }
         while self.pending.front().is_some_and(|entry| entry.index <= progress.durable) {
             let entry = self.pending.pop_front().expect("just seen");
-            for submission in entry.submissions {
-                let answers = self.start.wallet.apply(entry.time_ms, &submission.command);
-                failpoint::after_durable(&submission.command);
-                (submission.reply)(answers);
-            }
+            self.apply(entry);
         }
         assert!(progress.durable >= self.start.applied, "the durable index never goes backwards");
         self.start.applied = progress.durable;
         progress.failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    /// Applies an entry of this owner's own, and lets the answers go.
+    fn apply(&mut self, entry: Pending) {
+        for submission in entry.submissions {
+            let answers = self.start.wallet.apply(entry.time_ms, &submission.command);
+            failpoint::after_durable(&submission.command);
+            (submission.reply)(answers);
+        }
     }
 
     fn view(&self) -> View<'_> {
@@ -239,15 +282,25 @@ impl Owner {
         let claimed = *applied + u64::from(canary::is_on(Canary::CheckpointSkipsAnEntry));
         if applied != checkpointed || wallet.has_changes() {
             let changes = wallet.has_changes().then(|| wallet.take_changes());
-            self.checkpoint_running = Some(checkpointer.write(*shard, changes, claimed));
+            let position = self.seat.as_ref().map(|seat| seat.position.clone());
+            let encoded = position.as_ref().map_or_else(Vec::new, Position::encode);
+            let done = checkpointer.write(*shard, changes, claimed, encoded);
+            self.checkpoint_running = Some(Checkpoint { done, position });
         }
         true
     }
 
     fn checkpointed(&mut self, done: Option<Done>) -> Result<(), ParticipantError> {
-        self.checkpoint_running = None;
+        let running = self.checkpoint_running.take();
         let index = done.ok_or(ParticipantError::Ended("the checkpoint thread"))??;
-        assert!(Index(index) <= self.start.journal.durable(), "a checkpoint is of durable entries");
+        match (&self.seat, running.and_then(|running| running.position)) {
+            // A snapshot that was installed meanwhile is ahead of it.
+            (Some(_), _) if index < self.start.checkpointed => return Ok(()),
+            (Some(seat), Some(position)) => seat.replica.checkpointed(position),
+            _ => {
+                assert!(Index(index) <= self.start.journal.durable(), "a checkpoint is of durable entries");
+            }
+        }
         self.start.checkpointed = index;
         Ok(())
     }
@@ -258,6 +311,7 @@ impl Owner {
     /// Applies what is durable, and logs what has arrived.
     pub(crate) fn step(&mut self) -> Result<(), ParticipantError> {
         self.apply_durable()?;
+        self.take_all()?;
         let mut jobs = Vec::new();
         while let Ok(job) = self.jobs.try_recv() {
             jobs.push(job);
@@ -272,14 +326,16 @@ impl Owner {
 
     /// Takes note of a checkpoint that was written, if one was.
     pub(crate) fn note_checkpoint(&mut self) -> Result<(), ParticipantError> {
-        let done = self.checkpoint_running.as_mut().and_then(|running| running.try_recv().ok());
+        let done = self.checkpoint_running.as_mut().and_then(|running| running.done.try_recv().ok());
         done.map_or(Ok(()), |done| self.checkpointed(Some(done)))
     }
 
     /// Whether anything has arrived, or is durable and not applied.
     pub(crate) fn has_work(&self) -> bool {
         let durable = self.start.progress.borrow().durable;
-        !self.jobs.is_empty() || self.pending.front().is_some_and(|entry| entry.index <= durable)
+        let is_durable =
+            || self.seat.is_none() && self.pending.front().is_some_and(|entry| entry.index <= durable);
+        !self.jobs.is_empty() || self.is_fed() || is_durable()
     }
 
     /// Whether everything that was appended is applied.
@@ -305,9 +361,9 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Waits for a checkpoint, for ever if none is running. Safe to cancel: the receiver stays where it is.
-async fn wait(running: &mut Option<oneshot::Receiver<Done>>) -> Option<Done> {
+async fn wait(running: &mut Option<Checkpoint>) -> Option<Done> {
     match running {
-        Some(receiver) => receiver.await.ok(),
+        Some(checkpoint) => (&mut checkpoint.done).await.ok(),
         None => std::future::pending().await,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use escrow_wallet::{Changes, Wallet};
 
-use super::{Meta, View, Written};
+use super::{Held, Meta, Records, TakeRecord, View, Written};
 use crate::error::ParticipantError;
 
 /// A view in memory. Clones are handles of the same view.
@@ -33,14 +33,43 @@ impl MemoryView {
     }
 }
 
+impl MemoryView {
+    fn failed(&self, why: impl std::fmt::Display) -> ParticipantError {
+        ParticipantError::Store { shard: self.shard, path: "memory".into(), why: why.to_string() }
+    }
+}
+
 impl View for MemoryView {
-    fn read(&self) -> Result<(Wallet, u64), ParticipantError> {
-        let failed = |why: String| ParticipantError::Store { shard: self.shard, path: "memory".into(), why };
+    fn read(&self) -> Result<Held, ParticipantError> {
         let records = self.lock();
-        let Some(meta) = records.get(Meta::KEY) else { return Ok((Wallet::default(), 0)) };
-        let meta = Meta::decode(meta).map_err(|error| failed(error.to_string()))?;
+        let Some(meta) = records.get(Meta::KEY) else { return Ok(Held::default()) };
+        let Meta { applied, position, .. } = Meta::decode(meta).map_err(|error| self.failed(error))?;
         let wallet = Wallet::from_view(records.iter().filter(|(key, _)| !Meta::is_key(key)));
-        Ok((wallet.map_err(|error| failed(error.to_string()))?, meta.applied))
+        Ok(Held { wallet: wallet.map_err(|error| self.failed(error))?, applied, position })
+    }
+
+    fn meta(&self) -> Result<Meta, ParticipantError> {
+        let records = self.lock();
+        let meta = records.get(Meta::KEY).ok_or_else(|| self.failed("there is no checkpoint yet"))?;
+        Meta::decode(meta).map_err(|error| self.failed(error))
+    }
+
+    fn export(&self, take: TakeRecord<'_>) -> Result<Meta, ParticipantError> {
+        for (key, value) in self.lock().iter().filter(|(key, _)| !Meta::is_key(key)) {
+            take(key, value)?;
+        }
+        self.meta()
+    }
+
+    fn replace(&self, records: Records<'_>, meta: &Meta) -> Result<(), ParticipantError> {
+        let mut new = BTreeMap::new();
+        for record in records {
+            let (key, value) = record?;
+            new.extend(value.map(|value| (key, value)));
+        }
+        new.insert(Meta::KEY.to_vec(), meta.encode());
+        *self.lock() = new;
+        Ok(())
     }
 
     fn write(&self, changes: Option<&Changes>, meta: &Meta) -> Result<Written, ParticipantError> {

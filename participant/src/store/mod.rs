@@ -19,6 +19,7 @@ mod sync;
 
 use std::path::{Path, PathBuf};
 
+use escrow_wallet::view::Record;
 use escrow_wallet::{Changes, Wallet};
 
 use crate::error::ParticipantError;
@@ -26,10 +27,35 @@ use crate::failpoint;
 pub use memory::MemoryView;
 pub(crate) use meta::Meta;
 
+/// What a view holds.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) wallet: Wallet,
+    /// The index of the log that it is of.
+    pub(crate) applied: u64,
+    /// As [`Meta::position`].
+    pub(crate) position: Vec<u8>,
+}
+
+/// Takes a record: key and value.
+pub(crate) type TakeRecord<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), ParticipantError>;
+
+/// Gives records, one after the other.
+pub(crate) type Records<'a> = &'a mut dyn Iterator<Item = Result<Record, ParticipantError>>;
+
 /// Where a shard's state is kept between checkpoints.
 pub(crate) trait View: Send {
     /// Reads the whole view: the wallet as of an index of the log. Blocks.
-    fn read(&self) -> Result<(Wallet, u64), ParticipantError>;
+    fn read(&self) -> Result<Held, ParticipantError>;
+
+    /// What the view is of; without a checkpoint an error. Blocks, shortly.
+    fn meta(&self) -> Result<Meta, ParticipantError>;
+
+    /// Gives every record of the wallet, and what they are of. Blocks.
+    fn export(&self, take: TakeRecord<'_>) -> Result<Meta, ParticipantError>;
+
+    /// Replaces everything. Not atomic: whoever calls it can do so again after a crash. Durable when it returns. Blocks.
+    fn replace(&self, records: Records<'_>, meta: &Meta) -> Result<(), ParticipantError>;
 
     /// Writes changes and the index that they lead to, as one, durably. Blocks; a failure is final.
     fn write(&self, changes: Option<&Changes>, meta: &Meta) -> Result<Written, ParticipantError>;
@@ -60,11 +86,11 @@ impl Store {
         shard: u16,
         cluster_id: Option<&str>,
         cache_bytes: u64,
-    ) -> Result<(Self, Wallet, u64), ParticipantError> {
+    ) -> Result<(Self, Held), ParticipantError> {
         open::open(shard_dir, shard, cluster_id, cache_bytes)
     }
 
-    fn read_checked(&self, cluster_id: Option<&str>) -> Result<(Wallet, u64), String> {
+    fn read_checked(&self, cluster_id: Option<&str>) -> Result<Held, String> {
         let mut failure = None;
         let mut records = Vec::new();
         for record in self.tree.iter() {
@@ -80,7 +106,7 @@ impl Store {
         }
         let Some(value) = self.tree.get(Meta::KEY).map_err(|error| error.to_string())? else {
             return if records.is_empty() {
-                Ok((Wallet::default(), 0))
+                Ok(Held::default())
             } else {
                 Err("records without an applied index".to_owned())
             };
@@ -95,7 +121,7 @@ impl Store {
             return Err(format!("it is of cluster {found}"));
         }
         let wallet = Wallet::from_view(records).map_err(|error| error.to_string())?;
-        Ok((wallet, meta.applied))
+        Ok(Held { wallet, applied: meta.applied, position: meta.position })
     }
 
     fn failed(&self, why: impl std::fmt::Display) -> ParticipantError {
@@ -104,8 +130,43 @@ impl Store {
 }
 
 impl View for Store {
-    fn read(&self) -> Result<(Wallet, u64), ParticipantError> {
+    fn read(&self) -> Result<Held, ParticipantError> {
         self.read_checked(None).map_err(|why| self.failed(why))
+    }
+
+    fn meta(&self) -> Result<Meta, ParticipantError> {
+        let meta = self.tree.get(Meta::KEY).map_err(|error| self.failed(error))?;
+        let meta = meta.ok_or_else(|| self.failed("there is no checkpoint yet"))?;
+        Meta::decode(&meta).map_err(|error| self.failed(error))
+    }
+
+    fn export(&self, take: TakeRecord<'_>) -> Result<Meta, ParticipantError> {
+        for record in self.tree.iter() {
+            let (key, value) = record.map_err(|error| self.failed(error))?;
+            if !Meta::is_key(&key) {
+                take(&key, &value)?;
+            }
+        }
+        self.meta()
+    }
+
+    fn replace(&self, records: Records<'_>, meta: &Meta) -> Result<(), ParticipantError> {
+        const BATCH_RECORDS: usize = 10_000;
+        // What it is of goes first and comes last: a half of it is never taken for a whole.
+        self.tree.remove(Meta::KEY).map_err(|error| self.failed(error))?;
+        self.tree.clear().map_err(|error| self.failed(error))?;
+        let mut records = records.peekable();
+        while records.peek().is_some() {
+            let mut batch = sled::Batch::default();
+            for record in records.by_ref().take(BATCH_RECORDS) {
+                let (key, value) = record?;
+                if let Some(value) = value {
+                    batch.insert(key, value);
+                }
+            }
+            self.tree.apply_batch(batch).map_err(|error| self.failed(error))?;
+        }
+        self.write(None, meta).map(drop)
     }
 
     /// One atomic batch of one tree, and then every file is synced.
@@ -143,11 +204,12 @@ mod tests {
     }
 
     fn meta(applied: u64) -> Meta {
-        Meta { shard: 3, applied, cluster_id: None }
+        Meta { shard: 3, applied, cluster_id: None, position: Vec::new() }
     }
 
     fn open(dir: &Path) -> (Store, Wallet, u64) {
-        Store::open(dir, 3, None, 1 << 20).unwrap()
+        let (store, held) = Store::open(dir, 3, None, 1 << 20).unwrap();
+        (store, held.wallet, held.applied)
     }
 
     #[test]
@@ -163,7 +225,7 @@ mod tests {
         let (store, read, applied) = open(dir.path());
         assert_eq!((read.digest(), applied), (wallet.digest(), 7));
         store.write(None, &meta(9)).unwrap();
-        assert_eq!(store.read().unwrap().1, 9);
+        assert_eq!(store.read().unwrap().applied, 9);
     }
 
     /// Trap: `apply_batch` is atomic in one tree only. So there is one, and it has everything.
@@ -200,8 +262,8 @@ mod tests {
             let (store, ..) = open(dir.path());
             store.write(Some(&wallet().take_changes()), &meta(1)).unwrap();
         }
-        let (_, wallet, applied) = Store::open(dir.path(), 4, None, 1 << 20).unwrap();
-        assert_eq!((wallet.accounts_count(), applied), (0, 0));
+        let (_, held) = Store::open(dir.path(), 4, None, 1 << 20).unwrap();
+        assert_eq!((held.wallet.accounts_count(), held.applied), (0, 0));
         assert!(dir.path().join("sled.corrupt-1").is_dir());
     }
 }

@@ -9,9 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use escrow_wallet::Wallet;
-
-use super::Store;
+use super::{Held, Store};
 use crate::error::ParticipantError;
 
 /// A kill while opening is no proof of damage; this many in a row are.
@@ -22,7 +20,7 @@ pub(super) fn open(
     shard: u16,
     cluster_id: Option<&str>,
     cache_bytes: u64,
-) -> Result<(Store, Wallet, u64), ParticipantError> {
+) -> Result<Opened, ParticipantError> {
     let path = shard_dir.join("sled");
     let marker = shard_dir.join("sled.opening");
     fs::create_dir_all(shard_dir).map_err(ParticipantError::file(shard_dir))?;
@@ -49,7 +47,7 @@ pub(super) fn open(
     Ok(opened)
 }
 
-type Opened = (Store, Wallet, u64);
+type Opened = (Store, Held);
 
 /// The outer error is the operating system's, which moving aside would not cure; the inner one is damage.
 fn try_open(
@@ -64,7 +62,7 @@ fn try_open(
         let tree = open_when_free(&config)?;
         let store = Store { shard, path: path.to_owned(), tree };
         let read = store.read_checked(cluster_id);
-        Ok(read.map(|(wallet, applied)| (store, wallet, applied)))
+        Ok(read.map(|held| (store, held)))
     };
     match catch_unwind(AssertUnwindSafe(open_and_read)) {
         Ok(Ok(read)) => Ok(read),
@@ -146,8 +144,9 @@ mod tests {
     use crate::store::{Meta, View as _};
 
     fn filled(dir: &Path) {
-        let (store, ..) = open(dir, 0, None, 1 << 20).unwrap();
-        store.write(None, &Meta { shard: 0, applied: 5, cluster_id: None }).unwrap();
+        let (store, _) = open(dir, 0, None, 1 << 20).unwrap();
+        let meta = Meta { shard: 0, applied: 5, cluster_id: None, position: Vec::new() };
+        store.write(None, &meta).unwrap();
     }
 
     /// Trap: the first half shows that it is one, the second that it is dealt with.
@@ -158,7 +157,7 @@ mod tests {
         let unfinished = dir.path().join("sled/snap.0000000000000ABC.generating");
         fs::write(&unfinished, "half").unwrap();
         assert!(sled::open(dir.path().join("sled")).is_err(), "sled itself refuses");
-        let (_, _, applied) = open(dir.path(), 0, None, 1 << 20).unwrap();
+        let applied = open(dir.path(), 0, None, 1 << 20).unwrap().1.applied;
         assert_eq!(applied, 5);
         assert!(!unfinished.exists());
         assert!(!dir.path().join("sled.corrupt-1").exists());
@@ -177,7 +176,7 @@ mod tests {
                 }
                 fs::write(file, bytes).unwrap();
             }
-            let (_, _, applied) = open(dir.path(), 0, None, 1 << 20).unwrap();
+            let applied = open(dir.path(), 0, None, 1 << 20).unwrap().1.applied;
             assert_eq!(applied, 0);
             assert!(dir.path().join(format!("sled.corrupt-{number}")).is_dir());
         }
@@ -189,10 +188,10 @@ mod tests {
         filled(dir.path());
         let marker = dir.path().join("sled.opening");
         fs::write(&marker, "??").unwrap();
-        assert_eq!(open(dir.path(), 0, None, 1 << 20).unwrap().2, 5, "two kills prove nothing");
+        assert_eq!(open(dir.path(), 0, None, 1 << 20).unwrap().1.applied, 5, "two kills prove nothing");
         assert!(!marker.exists());
         fs::write(&marker, "???").unwrap();
-        assert_eq!(open(dir.path(), 0, None, 1 << 20).unwrap().2, 0);
+        assert_eq!(open(dir.path(), 0, None, 1 << 20).unwrap().1.applied, 0);
         assert!(dir.path().join("sled.corrupt-1").is_dir());
         assert!(!marker.exists());
     }
