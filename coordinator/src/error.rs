@@ -50,4 +50,7 @@ pub enum CoordinatorError {
     /// A participant has seen a newer epoch: another process leads this partition.
     #[error("deposed: a participant has seen a newer epoch of partition {0}; another coordinator leads it")]
     Deposed(u16),
+    /// Replication does not start, or has stopped.
+    #[error(transparent)]
+    Replica(#[from] escrow_replica::ReplicaError),
 }

@@ -21,7 +21,7 @@ pub fn checkpoint(disk: &dyn Disk, dir: &Path) -> Option<Vec<u8>> {
 
 /// Writes a checkpoint file, for seeds.
 pub fn write_checkpoint(disk: &dyn Disk, dir: &Path, index: u64, machine: Vec<u8>, runs: Vec<String>) {
-    Checkpoint { index, machine, runs }.write(disk, dir).expect("the disk works");
+    Checkpoint { index, machine, runs, position: Vec::new() }.write(disk, dir).expect("the disk works");
 }
 
 /// Opens a file as a run and looks for keys in it; `None` if it is refused.
@@ -44,5 +44,5 @@ pub fn write_run(disk: &Arc<dyn Disk>, dir: &Path, name: &str, rows: Vec<Row>) {
 /// Whether a directory whose `identity.json` has this content is that of partition 0.
 pub fn is_identity(disk: &dyn Disk, dir: &Path, content: &[u8]) -> bool {
     durable_replace(disk, &dir.join("identity.json"), content).expect("the disk works");
-    Identity::open(disk, dir, 0, None).is_ok()
+    Identity::open(disk, dir, 0, None, None).is_ok()
 }

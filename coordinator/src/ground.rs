@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use escrow_journal::storage::{Disk, OsDisk};
 use escrow_journal::{Journal, JournalError, Steps};
+use escrow_replica::Transport;
+use escrow_replica::grpc::Grpc;
 use escrow_service::Connector;
 use escrow_tcc::driver::RetryDelays;
 use escrow_types::Millis;
@@ -37,6 +39,8 @@ pub struct Ground {
     pub journal: WriteJournal,
     /// Who writes checkpoints.
     pub background: Background,
+    /// How other replicas are reached.
+    pub transport: Arc<dyn Transport>,
 }
 
 impl Ground {
@@ -49,6 +53,7 @@ impl Ground {
             connector: Connector::tcp(),
             journal: Box::new(Journal::start),
             background: Arc::new(on_a_thread),
+            transport: Arc::new(Grpc::new(Connector::tcp())),
         }
     }
 }

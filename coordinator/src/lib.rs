@@ -7,6 +7,7 @@
 //! - [`ground`]: disk, clock, network and threads that it stands on; [`unbound`]: the same server on other ground
 //! - `owner/`: the one task that owns the state: drains its mailbox, logs, applies, lets effects out
 //! - `store/`: what is on disk besides the journal: identity, checkpoint, the runs of the idempotency window
+//! - `replicated`: what is different on disk when the partition is replicated
 //! - `links/`: one task per participant: connect, hello, columns; unary calls to external participants
 //! - `edge/`: the gRPC services: validate, hand to the owner, translate answers
 //! - [`stepped`]: all of it without sockets, threads and clock, for simulations
@@ -22,6 +23,7 @@ pub mod fuzzing;
 pub mod ground;
 mod links;
 mod owner;
+mod replicated;
 pub mod server;
 pub mod stepped;
 mod store;

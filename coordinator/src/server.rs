@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use escrow_journal::storage::{Disk, LockGuard};
 use escrow_journal::{Index, Journal, Options, Steps};
+use escrow_replica::{GroupLog, Position};
 use escrow_tcc::driver::{LinkKind, RetryDelays};
 use escrow_tcc::routing::Routing;
 use escrow_tcc::{Driver, Entry, Machine};
@@ -21,6 +22,7 @@ use crate::config::{Archive, Config, ParticipantKind};
 use crate::error::CoordinatorError;
 use crate::ground::Ground;
 use crate::owner::GROUP;
+use crate::replicated;
 use crate::store::{Checkpoint, IdempotencyWindow, Identity};
 use crate::unbound::Unbound;
 
@@ -43,17 +45,20 @@ pub(crate) struct Opened {
     pub(crate) steps: Option<Steps>,
     pub(crate) applied: u64,
     pub(crate) checkpointed: u64,
+    /// The group's log, and where the machine is in it, if the partition is replicated.
+    pub(crate) replica: Option<(GroupLog, Position)>,
     pub(crate) lock: Box<dyn LockGuard>,
 }
 
 /// What recovery found.
-struct Recovered {
-    machine: Machine,
-    window: IdempotencyWindow,
-    journal: Journal,
-    steps: Steps,
-    applied: u64,
-    checkpointed: u64,
+pub(crate) struct Recovered {
+    pub(crate) machine: Machine,
+    pub(crate) window: IdempotencyWindow,
+    pub(crate) journal: Journal,
+    pub(crate) steps: Steps,
+    pub(crate) applied: u64,
+    pub(crate) checkpointed: u64,
+    pub(crate) replica: Option<(GroupLog, Position)>,
 }
 
 impl Opened {
@@ -71,13 +76,35 @@ impl Opened {
             std::io::ErrorKind::WouldBlock => CoordinatorError::InUse(dir.clone()),
             _ => file_error(error),
         })?;
-        let identity = Identity::open(&*disk, &dir, config.partition, config.cluster_id.as_deref())?;
-        let Recovered { machine, window, journal, mut steps, applied, checkpointed } =
-            recover(&disk, &config)?;
+        let replication = config.replication.as_ref();
+        let identity =
+            Identity::open(&*disk, &dir, config.partition, config.cluster_id.as_deref(), replication)?;
+        let Recovered { machine, window, journal, mut steps, applied, checkpointed, replica } =
+            if config.replication.is_some() {
+                replicated::recover(&disk, &config)?
+            } else {
+                recover(&disk, &config)?
+            };
         let mut driver = new_driver(&config, machine, delays);
-        let applied = open_epoch(&mut driver, &journal, &mut steps, applied, clock())?;
+        // A replica opens an epoch when it leads.
+        let applied = match replica {
+            None => open_epoch(&mut driver, &journal, &mut steps, applied, clock())?,
+            Some(_) => applied,
+        };
         let (config, steps) = (Arc::new(config), Some(steps));
-        Ok(Self { config, disk, identity, driver, window, journal, steps, applied, checkpointed, lock })
+        Ok(Self {
+            config,
+            disk,
+            identity,
+            driver,
+            window,
+            journal,
+            steps,
+            applied,
+            checkpointed,
+            replica,
+            lock,
+        })
     }
 }
 
@@ -89,7 +116,7 @@ impl Server {
         let local_addr = listener
             .local_addr()
             .map_err(|source| escrow_service::ListenError::Io { address: config.listen, source })?;
-        let unbound = Unbound::open(config, Ground::real())?;
+        let unbound = Unbound::open(config, Ground::real()).await?;
         Ok(Self { listener, local_addr, unbound })
     }
 
@@ -109,35 +136,10 @@ impl Server {
 /// Loads the newest checkpoint and replays the log after it.
 fn recover(disk: &Arc<dyn Disk>, config: &Config) -> Result<Recovered, CoordinatorError> {
     let started = Instant::now();
-    let dir = &config.data_dir;
-    let checkpoint = match Checkpoint::read(&**disk, dir) {
-        Ok(checkpoint) => checkpoint.unwrap_or_default(),
-        Err(why) => {
-            set_checkpoint_aside(&**disk, dir, &why)?;
-            Checkpoint::default()
-        }
-    };
-    let loaded = load(disk, config, &checkpoint);
-    let (checkpoint_index, mut machine, window) = match loaded {
-        Ok((machine, window)) => (checkpoint.index, machine, window),
-        Err(why) => {
-            set_checkpoint_aside(&**disk, dir, &why)?;
-            let window = IdempotencyWindow::open(disk, dir, &[])
-                .map_err(|source| CoordinatorError::File { path: dir.join("runs"), source })?;
-            (0, Machine::new(), window)
-        }
-    };
-    let options = Options {
-        segment_bytes: config.segment_bytes,
-        archive: match config.archive {
-            Archive::Keep => escrow_journal::Archive::Keep,
-            Archive::Compress => escrow_journal::Archive::Compress,
-            Archive::Delete => escrow_journal::Archive::Delete,
-        },
-        ..Options::new(dir.join("journal"))
-    };
+    let (checkpoint, mut machine, window) = restore(disk, config)?;
+    let checkpoint_index = checkpoint.index;
     let (journal, steps, opened) =
-        Journal::open_stepped(Arc::clone(disk), options, Index(checkpoint_index + 1))?;
+        Journal::open_stepped(Arc::clone(disk), journal_options(config), Index(checkpoint_index + 1))?;
     if let Some(torn) = &opened.torn {
         tracing::info!(
             bytes = torn.bytes,
@@ -172,7 +174,41 @@ fn recover(disk: &Arc<dyn Disk>, config: &Config) -> Result<Recovered, Coordinat
         ms = started.elapsed().as_millis() as u64,
         "recovered"
     );
-    Ok(Recovered { machine, window, journal, steps, applied, checkpointed: checkpoint_index })
+    let (checkpointed, replica) = (checkpoint_index, None);
+    Ok(Recovered { machine, window, journal, steps, applied, checkpointed, replica })
+}
+
+/// The newest checkpoint that can be used, and the state that it holds; an empty one if there is none.
+pub(crate) fn restore(
+    disk: &Arc<dyn Disk>,
+    config: &Config,
+) -> Result<(Checkpoint, Machine, IdempotencyWindow), CoordinatorError> {
+    let dir = &config.data_dir;
+    let checkpoint = match Checkpoint::read(&**disk, dir) {
+        Ok(checkpoint) => checkpoint.unwrap_or_default(),
+        Err(why) => {
+            set_checkpoint_aside(&**disk, dir, &why)?;
+            Checkpoint::default()
+        }
+    };
+    match load(disk, config, &checkpoint) {
+        Ok((machine, window)) => Ok((checkpoint, machine, window)),
+        Err(why) => {
+            set_checkpoint_aside(&**disk, dir, &why)?;
+            let window = IdempotencyWindow::open(disk, dir, &[])
+                .map_err(|source| CoordinatorError::File { path: dir.join("runs"), source })?;
+            Ok((Checkpoint::default(), Machine::new(), window))
+        }
+    }
+}
+
+pub(crate) fn journal_options(config: &Config) -> Options {
+    let archive = match config.archive {
+        Archive::Keep => escrow_journal::Archive::Keep,
+        Archive::Compress => escrow_journal::Archive::Compress,
+        Archive::Delete => escrow_journal::Archive::Delete,
+    };
+    Options { segment_bytes: config.segment_bytes, archive, ..Options::new(config.data_dir.join("journal")) }
 }
 
 /// A checkpoint that cannot be used is kept for whoever wants to know why, under another name.

@@ -17,6 +17,7 @@ use escrow_proto::v1::coordinator_service_server::CoordinatorService;
 use escrow_proto::v1::operator_service_server::OperatorService;
 use escrow_proto::v1::transaction_service_server::TransactionService;
 use escrow_proto::v1::transfer_service_server::TransferService;
+use escrow_replica::Replicas;
 use escrow_tcc::Driver;
 use escrow_tcc::driver::{Answered, Call, CallerId, RetryDelays, Wait};
 use escrow_types::{Currency, Millis, ParticipantId, TransactionKey};
@@ -77,8 +78,19 @@ impl Stepped {
         delays: Box<dyn RetryDelays + Send>,
     ) -> Result<Self, CoordinatorError> {
         let opened = Opened::open(config, disk, delays, &clock)?;
-        let Opened { config, disk, identity, driver, window, journal, steps, applied, checkpointed, lock } =
-            opened;
+        let Opened {
+            config,
+            disk,
+            identity,
+            driver,
+            window,
+            journal,
+            steps,
+            applied,
+            checkpointed,
+            lock,
+            ..
+        } = opened;
         let (mailbox, receivers) = mailbox();
         let (links, calls) = LinkSenders::new(&config);
         let (routing, unfinished) = (driver.routing().clone(), driver.machine().live().len() as u64);
@@ -89,6 +101,7 @@ impl Stepped {
             Vec::new(),
             journal.clone(),
             unfinished,
+            Replicas::default(),
         );
         let (jobs, checkpoints) = std_mpsc::channel();
         let mut owner = Owner::new(Parts {
@@ -103,6 +116,7 @@ impl Stepped {
             checkpointed,
             // A job that nobody takes any more is one that a crash cut off.
             background: Box::new(move |job| drop(jobs.send(job))),
+            seat: None,
         });
         let checkpoint_reports = owner.checkpoint_reports();
         Ok(Self {

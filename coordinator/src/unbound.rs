@@ -6,32 +6,64 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use escrow_replica::{GroupId, Replica, Replicas, Settings, Transport};
 use escrow_service::Incoming;
+use escrow_types::Partition;
 
 use crate::config::{Config, ParticipantKind};
 use crate::edge::Service;
 use crate::error::CoordinatorError;
 use crate::ground::{Background, Clock, Ground};
 use crate::links::{LinkSenders, Peer};
-use crate::owner::{Owner, Parts, mailbox};
+use crate::owner::{Owner, Parts, Seat, mailbox};
 use crate::server::Opened;
 
-/// A coordinator that has recovered and has an epoch of its own, but is reached by nobody yet.
+/// A coordinator that has recovered and has an epoch of its own, or is a replica, but is reached by nobody yet.
 pub struct Unbound {
     opened: Opened,
     clock: Clock,
     connector: escrow_service::Connector,
     background: Background,
+    seat: Option<Seat>,
+}
+
+/// Another replica takes over at once, or cannot.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Starts the replica of a partition that is replicated.
+pub(crate) async fn take_seat(
+    opened: &mut Opened,
+    transport: Arc<dyn Transport>,
+) -> Result<Option<Seat>, CoordinatorError> {
+    let Some((log, position)) = opened.replica.take() else { return Ok(None) };
+    let config = &opened.config;
+    let membership = opened.identity.replica.expect("the directory is that of a replica");
+    let replication = config.replication.as_ref().expect("checked with the identity");
+    let settings = Settings {
+        group: GroupId::Coordinator(Partition(config.partition)),
+        me: replication.me(membership.life),
+        members: replication.members(membership.life),
+        is_new: membership.life == 0,
+        cluster_id: opened.identity.cluster_id.clone(),
+        times: replication.times(),
+        transport,
+        disk: Arc::clone(&opened.disk),
+        snapshot_dir: config.data_dir.clone(),
+        bytes_kept: escrow_replica::group::BYTES_KEPT,
+    };
+    let (replica, feed) = Replica::start(settings, log, position.clone()).await?;
+    Ok(Some(Seat::new(replica, feed, position)))
 }
 
 impl Unbound {
     /// Locks the data directory, recovers, and opens a new epoch, durably. Blocks. Must be called within a tokio runtime if the
     /// ground needs one.
-    pub fn open(config: Config, ground: Ground) -> Result<Self, CoordinatorError> {
-        let Ground { disk, clock, delays, connector, journal, background } = ground;
+    pub async fn open(config: Config, ground: Ground) -> Result<Self, CoordinatorError> {
+        let Ground { disk, clock, delays, connector, journal, background, transport } = ground;
         let mut opened = Opened::open(config.validated()?, disk, delays, || clock())?;
         journal(&opened.journal, opened.steps.take().expect("just opened"))?;
-        Ok(Self { opened, clock, connector, background })
+        let seat = take_seat(&mut opened, transport).await?;
+        Ok(Self { opened, clock, connector, background, seat })
     }
 
     /// Serves whoever comes until `shutdown` resolves, then refuses new work, lets running transactions end within the drain
@@ -41,10 +73,15 @@ impl Unbound {
         incoming: impl Incoming,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), CoordinatorError> {
-        let Self { opened, clock, connector, background } = self;
+        let Self { opened, clock, connector, background, seat } = self;
         let Opened { config, disk, identity, driver, window, journal, applied, checkpointed, lock, .. } =
             opened;
-        let (mailbox, receivers) = mailbox();
+        let (mut mailbox, receivers) = mailbox();
+        let led = seat.as_ref().map(|seat| (seat.replica().clone(), seat.serving()));
+        if let Some((replica, serving)) = &led {
+            mailbox = mailbox.of_group(replica.clone(), serving.clone());
+        }
+        let replicas = Replicas::new(led.iter().map(|(replica, _)| replica.clone()));
         let peers = config.participants.iter().map(|participant| Peer::new(participant, &connector));
         let peers: Vec<Peer> = peers.collect::<Result<_, _>>()?;
         let (links, calls) = LinkSenders::new(&config);
@@ -57,6 +94,7 @@ impl Unbound {
             peers.clone(),
             edge_journal,
             unfinished,
+            replicas.clone(),
         );
         let drain = Duration::from_millis(config.drain_ms);
         let owner = Owner::new(Parts {
@@ -70,12 +108,19 @@ impl Unbound {
             applied,
             checkpointed,
             background: Box::new(move |job| background(job)),
+            seat,
         });
         let (stop_owner, stopped) = tokio::sync::oneshot::channel();
         let mut owner = tokio::spawn(owner.run(receivers, stopped));
-        let streams = peers.iter().filter(|peer| peer.config.kind == ParticipantKind::Stream);
-        let mut tasks: Vec<_> =
-            streams.map(|peer| crate::links::start(peer, &identity.cluster_id, &mailbox)).collect();
+        let streams: Vec<Peer> =
+            peers.iter().filter(|peer| peer.config.kind == ParticipantKind::Stream).cloned().collect();
+        let cluster_id = identity.cluster_id.clone();
+        let mut tasks: Vec<_> = match led {
+            None => streams.iter().map(|peer| crate::links::start(peer, &cluster_id, &mailbox)).collect(),
+            Some((_, serving)) => {
+                vec![tokio::spawn(crate::links::follow_terms(streams, cluster_id, mailbox.clone(), serving))]
+            }
+        };
         for (id, queue) in calls {
             let peer = peers.iter().find(|peer| peer.config.id == id.0).expect("made from the same list");
             tasks.push(crate::links::start_external(peer, queue, &mailbox));
@@ -96,7 +141,7 @@ impl Unbound {
         let serving = escrow_service::serve_until(incoming, service.routes(), limits, begun, closed);
         tokio::pin!(serving, shutdown);
         let result = tokio::select! {
-            () = &mut shutdown => {
+            () = async { (&mut shutdown).await; hand_over(&replicas).await } => {
                 let _ = begin.send(());
                 let _ = stop_owner.send(drain);
                 let result = tokio::select! {
@@ -112,8 +157,20 @@ impl Unbound {
         for task in tasks {
             task.abort();
         }
+        for replica in replicas.iter() {
+            replica.stop().await;
+        }
         drop(lock);
         result
+    }
+}
+
+/// Lets another replica lead: callers hardly notice.
+async fn hand_over(replicas: &Replicas) {
+    for replica in replicas.iter() {
+        if !replica.hand_over(HAND_OVER_TIMEOUT).await {
+            tracing::warn!(group = %replica.group(), "nobody took over leadership in time");
+        }
     }
 }
 

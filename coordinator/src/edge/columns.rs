@@ -75,7 +75,8 @@ impl Service {
         let (intake, fail, answers) = open(self, translate).await?;
         let service = self.clone();
         tokio::spawn(async move {
-            if let Err(status) = service.read_columns(request.into_inner(), &intake).await {
+            let read = service.read_columns(request.into_inner(), &intake);
+            if let Err(status) = service.while_leading(read).await {
                 // The caller may be gone already.
                 let _ = fail.send(status);
             }

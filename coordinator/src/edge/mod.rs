@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use escrow_proto::v1;
+use escrow_replica::{Replicas, grpc};
 use escrow_tcc::driver::{Answered, CallerId, Standing};
 use escrow_tcc::machine::Decision;
 use escrow_tcc::routing::Routing;
@@ -31,7 +32,7 @@ use tonic::Status;
 
 use crate::config::Config;
 use crate::links::Peer;
-use crate::owner::Mailbox;
+use crate::owner::{Mailbox, Owner};
 
 /// What all services share.
 pub(crate) struct Edge {
@@ -44,6 +45,7 @@ pub(crate) struct Edge {
     /// What recovery found unfinished.
     pub(crate) unfinished_at_start: u64,
     next_caller: AtomicU32,
+    pub(crate) replicas: Replicas,
 }
 
 /// A service over the shared edge. One type implements all of them.
@@ -65,6 +67,7 @@ impl Service {
         peers: Vec<Peer>,
         journal: escrow_journal::Journal,
         unfinished_at_start: u64,
+        replicas: Replicas,
     ) -> Self {
         Self(Arc::new(Edge {
             mailbox,
@@ -75,6 +78,7 @@ impl Service {
             started: Instant::now(),
             unfinished_at_start,
             next_caller: AtomicU32::new(1),
+            replicas,
         }))
     }
 
@@ -94,7 +98,18 @@ impl Service {
             .add_service(service!(v1::account_service_server::AccountServiceServer))
             .add_service(service!(v1::operator_service_server::OperatorServiceServer))
             .add_service(service!(v1::coordinator_service_server::CoordinatorServiceServer));
+        if !self.replicas.is_empty() {
+            let service = self.clone();
+            let digest = move |_| service.clone().digest();
+            routes.add_service(grpc::service(self.replicas.clone(), digest));
+        }
         routes.routes()
+    }
+
+    /// How far the state of this replica is applied, and its digest.
+    async fn digest(self) -> Option<(u64, String)> {
+        let digest = |owner: &mut Owner| (owner.applied, owner.driver.machine().digest().to_string());
+        self.mailbox.ask_here(digest).await.ok()
     }
 
     fn xid(&self, epoch: Epoch, sequence: Sequence) -> String {

@@ -115,7 +115,7 @@ impl Service {
             Named::Xid(_) => None,
         };
         let service = self.clone();
-        let transaction = self.mailbox.ask(move |owner| match find(owner, &named)? {
+        let transaction = self.mailbox.ask_newest(move |owner| match find(owner, &named)? {
             Found::Ended(row) => {
                 let mut transaction = service.show_ended(&row);
                 if let Some(id) = given_id {
@@ -238,7 +238,7 @@ impl OperatorService for Service {
         let after = position(&request.cursor)?;
         let page = if request.page_size == 0 { 100 } else { request.page_size.min(1_000) } as usize;
         let service = self.clone();
-        let transactions = self.mailbox.ask(move |owner| {
+        let transactions = self.mailbox.ask_newest(move |owner| {
             let mut transactions: Vec<v1::Transaction> = Vec::new();
             if wanted.wants_unfinished() {
                 let views = owner.driver.select(owner.now(), &wanted.filter, after);
@@ -268,7 +268,7 @@ impl OperatorService for Service {
     ) -> Result<Response<v1::CountTransactionsResponse>, Status> {
         let wanted = self.wanted(request.into_inner().filter)?;
         let service = self.clone();
-        let counted = self.mailbox.ask(move |owner| {
+        let counted = self.mailbox.ask_newest(move |owner| {
             let (mut count, mut oldest_age_ms) = (0, 0);
             let now = owner.now();
             for view in owner.driver.select(now, &wanted.filter, None) {

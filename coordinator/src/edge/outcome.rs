@@ -27,7 +27,7 @@ impl CoordinatorService for Service {
             return Err(refusal(Reason::InvalidArgument, message));
         }
         let asked: Vec<(Epoch, Sequence)> = xids.iter().map(|xid| (Epoch(xid.epoch), xid.sequence)).collect();
-        let outcomes = self.mailbox.ask(move |owner| {
+        let outcomes = self.mailbox.ask_newest(move |owner| {
             let outcome = |&(epoch, sequence): &(Epoch, Sequence)| owner.driver.outcome(epoch, sequence);
             asked.iter().map(outcome).collect::<Vec<_>>()
         });

@@ -65,6 +65,20 @@ pub(crate) struct Answers<T, F> {
     ended: bool,
 }
 
+impl Service {
+    /// Reads a stream for as long as this replica leads; then it ends with the word of who does.
+    pub(super) async fn while_leading(
+        &self,
+        read: impl Future<Output = Result<(), Status>>,
+    ) -> Result<(), Status> {
+        tokio::select! {
+            biased;
+            status = self.mailbox.led_until() => Err(status),
+            read = read => read,
+        }
+    }
+}
+
 /// Opens a stream of a caller: what reads from it, how it fails, and what answers it.
 pub(super) async fn open<T, F>(
     service: &Service,
@@ -73,6 +87,7 @@ pub(super) async fn open<T, F>(
 where
     F: FnMut(Vec<Answered>, &mut std::collections::VecDeque<(T, u32)>),
 {
+    service.mailbox.check_leads()?;
     let caller = service.new_caller();
     let (sink, batches) = mpsc::unbounded_channel();
     let (fail, errors) = mpsc::unbounded_channel();
@@ -106,10 +121,13 @@ where
                     (this.translate)(batch, &mut this.ready);
                     continue;
                 }
-                // Unregistered: every answer has been taken.
+                // Unregistered: every answer has been taken, or this replica leads no more.
                 Poll::Ready(None) => {
                     this.ended = true;
-                    continue;
+                    match this.errors.try_recv() {
+                        Ok(status) => return Poll::Ready(Some(Err(status))),
+                        Err(_) => continue,
+                    }
                 }
                 Poll::Pending => {}
             }

@@ -56,8 +56,9 @@ impl Service {
         let (reply, answer) = oneshot::channel();
         let transaction_id = form::name(id.key().is_uuid(), id.as_str());
         let legs = Legs { key: id.key(), transaction_id, two_step, rows, timeout_ms, wait, reply };
+        self.mailbox.check_leads()?;
         self.mailbox.request(Input::Legs(Box::new(legs))).await?;
-        let answered = answer.await.map_err(|_| crate::owner::stopped())?;
+        let answered = answer.await.map_err(|_| self.mailbox.unanswered())?;
         match answered.standing {
             Standing::Refused(reason) => Err(refused(reason)),
             _ => Ok(answered),
@@ -97,14 +98,14 @@ impl Service {
         });
         match ended.await?.map_err(refusal)? {
             Some(answered) => Ok(answered),
-            None => answer.await.map_err(|_| crate::owner::stopped()),
+            None => answer.await.map_err(|_| self.mailbox.unanswered()),
         }
     }
 
     /// What is known of a transaction, for its caller.
     pub(super) async fn look_up(&self, id: String) -> Result<v1::GetTransactionResponse, Status> {
         let named = form::named(&id).map_err(form::status)?;
-        let found = self.mailbox.ask(move |owner| match find(owner, &named)? {
+        let found = self.mailbox.ask_newest(move |owner| match find(owner, &named)? {
             Found::Ended(row) => {
                 let outcome = row.outcome().expect("it has ended");
                 let id = row.key.to_uuid_text();

@@ -76,8 +76,9 @@ impl TransferService for Service {
         let mut transfer = parse(&request, waiter).map_err(form::status)?;
         let (reply, answer) = oneshot::channel();
         transfer.reply = Some(reply);
+        self.mailbox.check_leads()?;
         self.mailbox.request(Input::Transfer(Box::new(transfer))).await?;
-        let answered = answer.await.map_err(|_| crate::owner::stopped())?;
+        let answered = answer.await.map_err(|_| self.mailbox.unanswered())?;
         if let Standing::Refused(reason) = answered.standing {
             return Err(refused(reason));
         }
@@ -121,7 +122,8 @@ impl TransferService for Service {
         let (intake, fail, answers) = open(self, translate).await?;
         let service = self.clone();
         tokio::spawn(async move {
-            if let Err(status) = service.read_transfers(request.into_inner(), &intake, &unanswered).await {
+            let read = service.read_transfers(request.into_inner(), &intake, &unanswered);
+            if let Err(status) = service.while_leading(read).await {
                 // The caller may be gone already.
                 let _ = fail.send(status);
             }

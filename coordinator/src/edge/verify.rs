@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::Service;
 use crate::owner::Owner;
+use crate::replicated::Rebuilt;
 use crate::store::Checkpoint;
 
 pub(super) type Verification = ReceiverStream<Result<v1::VerifyResponse, Status>>;
@@ -23,18 +24,21 @@ struct Verifier {
     subject: String,
     journal: Journal,
     data_dir: PathBuf,
+    is_replica: bool,
     lines: mpsc::Sender<Result<v1::VerifyResponse, Status>>,
 }
 
 impl Service {
     pub(super) async fn start_verification(&self) -> Result<Verification, Status> {
         let (lines, receiver) = mpsc::channel(64);
-        let checkpoint = self.mailbox.ask(|owner| Checkpoint::read(&*owner.disk, &owner.data_dir)).await?;
+        let checkpoint =
+            self.mailbox.ask_here(|owner| Checkpoint::read(&*owner.disk, &owner.data_dir)).await?;
         // The live state is read after the checkpoint, so that the checkpoint is never ahead of it.
-        let live = self.mailbox.ask(|owner| (owner.applied, owner.driver.machine().digest())).await?;
+        let live = self.mailbox.ask_here(|owner| (owner.applied, owner.driver.machine().digest())).await?;
         let subject = format!("coordinator {}", self.config.partition);
         let data_dir = self.config.data_dir.clone();
-        let verifier = Verifier { subject, journal: self.journal.clone(), data_dir, lines };
+        let is_replica = self.config.replication.is_some();
+        let verifier = Verifier { subject, journal: self.journal.clone(), data_dir, is_replica, lines };
         tokio::task::spawn_blocking(move || verifier.run(live, checkpoint));
         Ok(ReceiverStream::new(receiver))
     }
@@ -53,11 +57,24 @@ impl Verifier {
         let path = self.data_dir.join("checkpoint");
         match checkpoint {
             Err(why) => self.line(FROM_CHECKPOINT, false, format!("{}: {why}", path.display()), true),
+            Ok(checkpoint) if self.is_replica => {
+                let replayed = Rebuilt::from(checkpoint.as_ref())
+                    .and_then(|rebuilt| rebuilt.digest_at(&self.journal, applied));
+                self.compare(FROM_CHECKPOINT, applied, live, replayed);
+            }
             Ok(checkpoint) => {
                 let replayed = from_checkpoint(checkpoint)
                     .and_then(|(machine, index)| self.replay(FROM_CHECKPOINT, machine, index + 1, applied));
                 self.compare(FROM_CHECKPOINT, applied, live, replayed);
             }
+        }
+        if self.is_replica {
+            match Rebuilt::from(None).and_then(|rebuilt| rebuilt.digest_at(&self.journal, applied)) {
+                // A member that came later has no more than what came after its snapshot.
+                Err(why) => self.line(FROM_BEGINNING, true, format!("not possible: {why}"), true),
+                replayed => self.compare(FROM_BEGINNING, applied, live, replayed),
+            }
+            return;
         }
         if self.journal.first_index() > Index::FIRST {
             let first = self.journal.first_index();

@@ -19,10 +19,10 @@ use escrow_proto::v1;
 use escrow_tcc::driver::{Call, Send};
 use escrow_tcc::machine::Live;
 use escrow_types::{Epoch, ParticipantId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, ParticipantKind};
-use crate::owner::Mailbox;
+use crate::owner::{Mailbox, Serving};
 use unary::External;
 
 /// Where the owner's messages go.
@@ -62,6 +62,13 @@ impl LinkSenders {
         }
     }
 
+    /// All connections are gone.
+    pub(crate) fn clear(&mut self) {
+        for (_, sender) in &mut self.senders {
+            *sender = None;
+        }
+    }
+
     /// Sends columns. Without a connection they are dropped: the driver sends again when there is one.
     pub(crate) fn send(&self, participant: ParticipantId, send: Send) {
         let slot = self.senders.iter().find(|(id, _)| *id == participant);
@@ -91,4 +98,29 @@ pub(crate) fn start_external(
 pub(crate) fn start(peer: &Peer, cluster_id: &str, mailbox: &Mailbox) -> tokio::task::JoinHandle<()> {
     let link = stream::StreamLink::new(peer, cluster_id, mailbox.clone());
     tokio::spawn(link.run())
+}
+
+/// Connects to the wallet shards whenever this replica leads, anew in each term: a new leader says hello to everybody.
+pub(crate) async fn follow_terms(
+    peers: Vec<Peer>,
+    cluster_id: String,
+    mailbox: Mailbox,
+    mut serving: watch::Receiver<Serving>,
+) {
+    loop {
+        let Ok(term) = serving.wait_for(|serving| serving.term.is_some()).await.map(|serving| serving.term)
+        else {
+            return;
+        };
+        let term = term.expect("just waited for");
+        let mailbox = mailbox.of_term(term);
+        // Dropping the set aborts the tasks.
+        let mut links = tokio::task::JoinSet::new();
+        for peer in &peers {
+            links.spawn(stream::StreamLink::new(peer, &cluster_id, mailbox.clone()).run());
+        }
+        if serving.wait_for(|serving| serving.term != Some(term)).await.is_err() {
+            return;
+        }
+    }
 }

@@ -48,6 +48,11 @@ impl Callers {
         }
     }
 
+    /// Lets go of everybody: unary calls get no answer, streams end.
+    pub(super) fn abandon(&mut self) {
+        *self = Self::default();
+    }
+
     /// Delivers the answers of a turn. Answers to callers who are gone are dropped: they can ask again by id.
     pub(super) fn deliver(&mut self, answers: Vec<Answered>) {
         let mut last: Option<(u32, Vec<Answered>)> = None;

@@ -7,19 +7,30 @@ use std::io;
 use std::sync::Arc;
 
 use escrow_journal::Index;
+use escrow_replica::Position;
+use escrow_tcc::Machine;
 use escrow_tcc::machine::Remembered;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
+use super::seat::Errand;
 use super::{Owner, TICK};
 use crate::error::CoordinatorError;
 use crate::failpoint;
 use crate::ground::Job;
-use crate::store::{Checkpoint, Run};
+use crate::store::{Checkpoint, IdempotencyWindow, Run, export, install};
 
-/// A checkpoint was written, or not.
-pub(crate) struct Done {
-    handed_over: Arc<Remembered>,
-    result: io::Result<(u64, Option<Arc<Run>>)>,
+/// Work beside the owner is done.
+pub(crate) enum Done {
+    /// A checkpoint was written, or not.
+    Written {
+        handed_over: Arc<Remembered>,
+        result: io::Result<(u64, Option<Arc<Run>>)>,
+        position: Option<Position>,
+    },
+    /// A file was made for a follower, or not: that is its business alone.
+    Exported,
+    /// A snapshot was installed, or not.
+    Installed { result: io::Result<Checkpoint>, told: oneshot::Sender<Result<(), String>> },
 }
 
 /// Runs jobs beside the owner: [`on_a_thread`], unless a simulation chooses the moment.
@@ -113,6 +124,8 @@ impl Owner {
         let keep = self.window.runs_since(oldest);
         let (disk, data_dir) = (Arc::clone(&self.disk), self.data_dir.clone());
         let done = self.checkpointing.done.clone();
+        let position = self.seat.as_ref().map(|seat| seat.position.clone());
+        let encoded = position.as_ref().map_or_else(Vec::new, Position::encode);
         let write = move || {
             let write_all = || {
                 let rows: Vec<_> = handed_over.finished().copied().collect();
@@ -125,29 +138,99 @@ impl Owner {
                 };
                 failpoint::die_at("coordinator::during_checkpoint");
                 let runs = keep.iter().chain(&run).map(|run| run.name().to_owned()).collect();
-                Checkpoint { index, machine, runs }.write(&*disk, &data_dir)?;
+                Checkpoint { index, machine, runs, position: encoded }.write(&*disk, &data_dir)?;
                 Ok((index, run))
             };
             let result = write_all();
             // The owner may have stopped; the checkpoint is good all the same.
-            let _ = done.send(Done { handed_over, result });
+            let _ = done.send(Done::Written { handed_over, result, position });
         };
         (self.checkpointing.background)(Box::new(write));
     }
 
     pub(crate) fn checkpoint_done(&mut self, done: Done) -> Result<(), CoordinatorError> {
         self.checkpointing.running = false;
+        match done {
+            Done::Written { handed_over, result, position } => {
+                self.checkpoint_written(&handed_over, result, position)?;
+            }
+            Done::Exported => {}
+            Done::Installed { result, told } => self.installed(result, told)?,
+        }
+        self.work_beside();
+        Ok(())
+    }
+
+    fn checkpoint_written(
+        &mut self,
+        handed_over: &Arc<Remembered>,
+        result: io::Result<(u64, Option<Arc<Run>>)>,
+        position: Option<Position>,
+    ) -> Result<(), CoordinatorError> {
         let file_error = |source| CoordinatorError::File { path: self.data_dir.join("checkpoint"), source };
-        let (index, run) = done.result.map_err(file_error)?;
-        self.window.thaw(&done.handed_over, run);
+        let (index, run) = result.map_err(file_error)?;
+        self.window.thaw(handed_over, run);
         let oldest = self.now().saturating_sub(self.config.idempotency_window_ms);
         // No checkpoint names them any more; what cannot be removed now is removed at the next start.
         for run in self.window.drop_before(oldest) {
             let _ = self.disk.remove(&crate::store::runs_dir(&self.data_dir).join(run.name()));
         }
         self.checkpointing.checkpointed = index;
-        self.journal.trim(Index(index));
+        match (&self.seat, position) {
+            (Some(seat), Some(position)) => seat.replica().checkpointed(position),
+            _ => self.journal.trim(Index(index)),
+        }
         tracing::debug!(index, "checkpoint written");
+        Ok(())
+    }
+
+    /// Does what waits for the checkpoint's files: only one job has them at a time.
+    pub(super) fn work_beside(&mut self) {
+        if self.checkpointing.running {
+            return;
+        }
+        let Some(errand) = self.seat.as_mut().and_then(|seat| seat.errands.pop_front()) else { return };
+        self.checkpointing.running = true;
+        let (disk, data_dir) = (Arc::clone(&self.disk), self.data_dir.clone());
+        let done = self.checkpointing.done.clone();
+        let job: Job = match errand {
+            Errand::Export { path, told } => Box::new(move || {
+                let exported = export(&*disk, &data_dir, &path).map_err(|error| error.to_string());
+                let position = exported
+                    .and_then(|position| Position::decode(&position).map_err(|error| error.to_string()));
+                // The follower may have gone meanwhile, and the owner.
+                let _ = told.send(position);
+                let _ = done.send(Done::Exported);
+            }),
+            Errand::Install { path, position, told } => Box::new(move || {
+                let result = install(&*disk, &data_dir, &path, &position.encode());
+                let _ = done.send(Done::Installed { result, told });
+            }),
+        };
+        (self.checkpointing.background)(job);
+    }
+
+    /// The state is that of a snapshot now.
+    fn installed(
+        &mut self,
+        result: io::Result<Checkpoint>,
+        told: oneshot::Sender<Result<(), String>>,
+    ) -> Result<(), CoordinatorError> {
+        let path = self.data_dir.join("installing.snapshot");
+        let wrong =
+            |why: String| CoordinatorError::File { path: path.clone(), source: io::Error::other(why) };
+        let checkpoint = result.map_err(|source| CoordinatorError::File { path: path.clone(), source })?;
+        let machine =
+            Machine::from_checkpoint(&checkpoint.machine).map_err(|error| wrong(error.to_string()))?;
+        let window = IdempotencyWindow::open(&self.disk, &self.data_dir, &checkpoint.runs);
+        let position = Position::decode(&checkpoint.position).map_err(|error| wrong(error.to_string()))?;
+        self.window = window.map_err(|error| wrong(error.to_string()))?;
+        self.driver.replace(machine);
+        (self.applied, self.checkpointing.checkpointed) = (checkpoint.index, checkpoint.index);
+        self.seat.as_mut().expect("only a replica installs").position = position;
+        tracing::info!(index = checkpoint.index, "snapshot installed");
+        // Raft may have been shut down meanwhile.
+        let _ = told.send(Ok(()));
         Ok(())
     }
 }

@@ -2,13 +2,16 @@
 //! which are answers to what the owner itself has sent and so are bounded by what is in flight.
 
 use escrow_proto::v1;
+use escrow_replica::Replica;
+use escrow_service::{not_leader, unknown_outcome};
 use escrow_tcc::content::Leg;
 use escrow_tcc::driver::{Answered, CallKind, CallerId, Wait, Waiter};
 use escrow_tcc::machine::Names;
 use escrow_types::{AccountKey, Amount, Currency, Epoch, Millis, ParticipantId, Sequence, TransactionKey};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
+use super::seat::Serving;
 use super::{CallerSink, Owner};
 
 /// One thing for the owner to do.
@@ -29,9 +32,18 @@ pub(crate) enum Input {
     Answers(ParticipantId, v1::exchange_response::Message),
     /// An external participant answered a call.
     Called(ParticipantId, CallKind, Epoch, Sequence, Result<u8, String>),
-    /// Anything rare: operators, look-ups, two-step ends.
-    With(Box<dyn FnOnce(&mut Owner) + Send>),
+    /// Anything rare that only a leader may do: operators, look-ups, two-step ends. Dropped if this replica does not lead.
+    With(With),
+    /// Anything rare that is about this replica alone.
+    WithAny(With),
+    /// As [`Input::With`], when an index is applied.
+    WithAt(u64, With),
+    /// What a link tells that was made for a term: of no meaning in another.
+    OfTerm(u64, Box<Input>),
 }
+
+/// A piece of work on the owner.
+pub(crate) type With = Box<dyn FnOnce(&mut Owner) + Send>;
 
 /// One transfer, checked for form.
 pub(crate) struct Transfer {
@@ -81,6 +93,10 @@ pub(crate) enum LinkEvent {
 pub(crate) struct Mailbox {
     requests: mpsc::Sender<Input>,
     events: mpsc::UnboundedSender<Input>,
+    /// Of a replica.
+    group: Option<(Replica, watch::Receiver<Serving>)>,
+    /// Of links that were made for a term.
+    term: Option<u64>,
 }
 
 /// The owner's side.
@@ -100,7 +116,7 @@ pub(crate) fn mailbox() -> (Mailbox, Receivers) {
     let (events, events_receiver) = mpsc::unbounded_channel();
     let receivers =
         Receivers { requests: requests_receiver, events: events_receiver, _events: events.clone() };
-    (Mailbox { requests, events }, receivers)
+    (Mailbox { requests, events, group: None, term: None }, receivers)
 }
 
 impl Receivers {
@@ -131,12 +147,80 @@ impl Mailbox {
 
     /// Hands an event over. After the owner has stopped it is dropped: nobody is left to act on it.
     pub(crate) fn event(&self, input: Input) {
+        let input = match self.term {
+            Some(term) => Input::OfTerm(term, Box::new(input)),
+            None => input,
+        };
         let _ = self.events.send(input);
     }
 
-    /// Runs `ask` on the owner and returns what it gives.
+    /// The same for a replica: asked only while it leads.
+    pub(crate) fn of_group(self, replica: Replica, serving: watch::Receiver<Serving>) -> Self {
+        Self { group: Some((replica, serving)), ..self }
+    }
+
+    /// The same for links that are made for a term.
+    pub(crate) fn of_term(&self, term: u64) -> Self {
+        Self { term: Some(term), ..self.clone() }
+    }
+
+    /// Whether this replica leads; says who does.
+    pub(crate) fn check_leads(&self) -> Result<(), Status> {
+        let Some((_, serving)) = &self.group else { return Ok(()) };
+        let serving = serving.borrow();
+        match serving.term {
+            Some(_) => Ok(()),
+            None => Err(not_leader(serving.leader.as_deref())),
+        }
+    }
+
+    /// Resolves when this replica does not lead any more, or in another term than now; never without replication.
+    pub(crate) async fn led_until(&self) -> Status {
+        let Some((_, serving)) = &self.group else { return std::future::pending().await };
+        let mut serving = serving.clone();
+        let term = serving.borrow().term;
+        let changed = serving.wait_for(|serving| serving.term.is_none() || serving.term != term).await;
+        changed.map_or_else(|_| stopped(), |serving| not_leader(serving.leader.as_deref()))
+    }
+
+    /// What is to be said to whoever got no answer: this replica stopped leading, or the coordinator is stopping.
+    pub(crate) fn unanswered(&self) -> Status {
+        let Some((_, serving)) = &self.group else { return stopped() };
+        let message = "the replica stopped leading before the outcome was known; ask again with the same transaction_id";
+        unknown_outcome(message, serving.borrow().leader.as_deref())
+    }
+
+    /// Runs `ask` on the owner, if this replica leads, and returns what it gives.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
+        ask: impl FnOnce(&mut Owner) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        self.check_leads()?;
+        self.ask_with(Input::With, ask).await
+    }
+
+    /// As [`Mailbox::ask`]; what is read includes everything that was acknowledged before, by whichever leader.
+    pub(crate) async fn ask_newest<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut Owner) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let Some((replica, _)) = &self.group else { return self.ask(ask).await };
+        self.check_leads()?;
+        let index = replica.read_index().await.map_err(|error| not_leader(error.leader.as_deref()))?;
+        self.ask_with(|with| Input::WithAt(index, with), ask).await
+    }
+
+    /// Runs `ask` on the owner of this very replica, whether it leads or not.
+    pub(crate) async fn ask_here<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut Owner) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        self.ask_with(Input::WithAny, ask).await
+    }
+
+    async fn ask_with<T: Send + 'static>(
+        &self,
+        input: impl FnOnce(With) -> Input,
         ask: impl FnOnce(&mut Owner) -> T + Send + 'static,
     ) -> Result<T, Status> {
         let (reply, answer) = oneshot::channel();
@@ -144,8 +228,8 @@ impl Mailbox {
             // The asker may have gone; what it asked for is done all the same.
             let _ = reply.send(ask(owner));
         };
-        self.request(Input::With(Box::new(with))).await?;
-        answer.await.map_err(|_| stopped())
+        self.request(input(Box::new(with))).await?;
+        answer.await.map_err(|_| self.unanswered())
     }
 }
 

@@ -12,11 +12,13 @@
 mod callers;
 mod checkpointing;
 mod mailbox;
+mod seat;
 mod turn;
 
 pub(crate) use callers::CallerSink;
 pub(crate) use checkpointing::{Background, Done, on_a_thread};
 pub(crate) use mailbox::{Input, Legs, LinkEvent, Mailbox, Receivers, Transfer, mailbox, stopped};
+pub(crate) use seat::{Seat, Serving};
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -78,6 +80,8 @@ pub(crate) struct Owner {
     ticks: u64,
     /// Who waits until everything up to an index is applied.
     barriers: Vec<(u64, oneshot::Sender<()>)>,
+    /// Its place in a group, if the partition is replicated.
+    seat: Option<Seat>,
 }
 
 /// What [`Owner::new`] needs.
@@ -93,6 +97,8 @@ pub(crate) struct Parts {
     pub(crate) checkpointed: u64,
     /// Where checkpoints are written.
     pub(crate) background: Background,
+    /// Its place in a group, if the partition is replicated.
+    pub(crate) seat: Option<Seat>,
 }
 
 impl Owner {
@@ -108,6 +114,7 @@ impl Owner {
             watermark_sent: (0, 0),
             ticks: 0,
             barriers: Vec::new(),
+            seat: parts.seat,
             config,
             disk,
             driver,
@@ -142,6 +149,7 @@ impl Owner {
             let takes_work = self.journal.bytes_pending() < PENDING_BYTES_MAX;
             tokio::select! {
                 () = durable.notified() => {}
+                event = seat::next(self.seat.as_mut()) => self.take(event)?,
                 Some(event) = receivers.events.recv() => inputs.push(event),
                 Some(request) = receivers.requests.recv(), if takes_work => inputs.push(request),
                 Some(done) = checkpoints_done.recv() => self.checkpoint_done(done)?,
@@ -193,7 +201,7 @@ impl Owner {
             self.append(entry)?;
         }
         if self.barriers.iter().any(|(index, _)| *index == u64::MAX) {
-            let appended = self.pending.back().map_or(self.applied, |(index, _)| index.get());
+            let appended = self.pending.back().map_or(self.settled(), |(index, _)| index.get());
             self.barriers
                 .iter_mut()
                 .filter(|(index, _)| *index == u64::MAX)
@@ -205,6 +213,12 @@ impl Owner {
 
     fn append(&mut self, entry: Entry) -> Result<(), CoordinatorError> {
         if turn::is_lost_to_a_failpoint(&entry) {
+            return Ok(());
+        }
+        if self.seat.is_some() {
+            if let Some(term) = self.serving_term() {
+                self.propose(term, entry);
+            }
             return Ok(());
         }
         let mut payload = self.journal.buffer();
@@ -221,6 +235,12 @@ impl Owner {
 
     /// Applies every pending entry that is durable.
     fn apply_durable(&mut self) -> Result<(), CoordinatorError> {
+        if self.seat.is_some() {
+            // The group says what is committed; of the journal only its failure matters here.
+            self.journal.check()?;
+            self.reach_barriers();
+            return Ok(());
+        }
         let durable = self.journal.durable();
         while self.pending.front().is_some_and(|(index, _)| *index <= durable) {
             let (index, entry) = self.pending.pop_front().expect("just seen");
@@ -228,18 +248,22 @@ impl Owner {
             self.driver.applied(&entry);
             self.applied = index.get();
         }
-        if !self.barriers.is_empty() {
-            let applied = self.applied;
-            for (_, reached) in self.barriers.extract_if(.., |(index, _)| *index <= applied) {
-                // Whoever waited may have gone.
-                let _ = reached.send(());
-            }
-        }
+        self.reach_barriers();
         // A failed log tells all that wait; here it ends the server.
         if !self.pending.is_empty() && durable < self.journal.appended() {
             self.journal.check()?;
         }
         Ok(())
+    }
+
+    fn reach_barriers(&mut self) {
+        if !self.barriers.is_empty() {
+            let settled = self.settled();
+            for (_, reached) in self.barriers.extract_if(.., |(index, _)| *index <= settled) {
+                // Whoever waited may have gone.
+                let _ = reached.send(());
+            }
+        }
     }
 
     /// Ends cleanly: every end that is known is logged, and a checkpoint makes the next start quick.
@@ -248,6 +272,8 @@ impl Owner {
         durable: &Notify,
         checkpoints_done: &mut mpsc::UnboundedReceiver<Done>,
     ) -> Result<(), CoordinatorError> {
+        // Another leads by now, or nobody can.
+        self.step_down();
         self.end_turn(true)?;
         self.apply_durable()?;
         while !self.pending.is_empty() {
@@ -278,8 +304,11 @@ impl Owner {
 }
 
 impl Owner {
-    /// Whether entries that are durable wait to be applied.
+    /// Whether entries that are durable, or committed, wait to be applied.
     pub(crate) fn has_durable(&self) -> bool {
+        if self.seat.is_some() {
+            return self.is_fed();
+        }
         let durable = self.journal.durable();
         self.pending.front().is_some_and(|(index, _)| *index <= durable)
     }

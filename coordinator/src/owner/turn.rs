@@ -35,17 +35,39 @@ impl Owner {
             Input::Called(participant, kind, epoch, sequence, result) => {
                 self.called(participant, kind, epoch, sequence, result);
             }
-            Input::With(with) => with(self),
+            Input::With(with) => {
+                // Without an answer, if another leads: it is asked then.
+                if self.serves() {
+                    with(self);
+                }
+            }
+            Input::WithAny(with) => with(self),
+            Input::WithAt(index, with) => self.read_at(index, with),
+            Input::OfTerm(term, input) => {
+                if self.serving_term() == Some(term) {
+                    return self.handle(*input);
+                }
+            }
         }
         1
     }
 
     fn submit(&mut self, now: Millis, request: &TransferRequest<'_>, waiter: Waiter) {
-        if self.shutting_down {
-            self.refuse(waiter, Reason::ShuttingDown);
+        if let Some(reason) = self.refuses_work() {
+            self.refuse(waiter, reason);
             return;
         }
         self.driver.submit_transfer(now, &self.window, request, waiter);
+    }
+
+    fn refuses_work(&self) -> Option<Reason> {
+        if !self.serves() {
+            Some(Reason::NotLeader)
+        } else if self.shutting_down {
+            Some(Reason::ShuttingDown)
+        } else {
+            None
+        }
     }
 
     fn refuse(&mut self, waiter: Waiter, reason: Reason) {
@@ -215,7 +237,8 @@ impl Owner {
     pub(super) fn let_out(&mut self) -> Result<(), CoordinatorError> {
         let outputs = self.driver.take_outputs();
         if outputs.deposed || self.checkpointing.deposed {
-            return Err(CoordinatorError::Deposed(self.config.partition));
+            self.checkpointing.deposed = false;
+            return self.deposed();
         }
         let mut phase_two = false;
         for (participant, send) in outputs.sends {
@@ -240,6 +263,10 @@ impl Owner {
         /// Every fifth tick: ten times a second.
         const WATERMARK_TICKS: u64 = 5;
         self.ticks += 1;
+        if !self.serves() {
+            self.checkpoint_if_due();
+            return Ok(());
+        }
         let now = self.now();
         self.driver.tick(now);
         if self.ticks.is_multiple_of(WATERMARK_TICKS) {

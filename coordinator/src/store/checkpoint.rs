@@ -1,6 +1,6 @@
 //! The checkpoint file: the machine's state as of one index of the log, and the runs that belong to it.
 //!
-//! Layout: magic, version, index, machine bytes, names of the runs, CRC-32C of all before. Replaced as a whole. A missing or
+//! Layout: magic, version, index, machine bytes, names of the runs, in version 2 (of replicas) the position in the group's log, CRC-32C of all before. Replaced as a whole. A missing or
 //! damaged checkpoint only costs a longer replay, never data.
 
 use std::io;
@@ -11,6 +11,8 @@ use escrow_types::codec::{Malformed, Put as _, Take};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"escrowCK");
 const VERSION: u32 = 1;
+/// With a position.
+const VERSION_OF_REPLICAS: u32 = 2;
 
 /// What a checkpoint holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,6 +23,8 @@ pub(crate) struct Checkpoint {
     pub(crate) machine: Vec<u8>,
     /// Files in `runs/`, oldest first.
     pub(crate) runs: Vec<String>,
+    /// Of a replica: where it is in its group's log. Empty without replication.
+    pub(crate) position: Vec<u8>,
 }
 
 pub(crate) fn path(data_dir: &Path) -> PathBuf {
@@ -28,22 +32,26 @@ pub(crate) fn path(data_dir: &Path) -> PathBuf {
 }
 
 impl Checkpoint {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.machine.len() + 256);
         out.put_u64(MAGIC);
-        out.put_u32(VERSION);
+        let is_replica = !self.position.is_empty();
+        out.put_u32(if is_replica { VERSION_OF_REPLICAS } else { VERSION });
         out.put_u64(self.index);
         out.put_bytes(&self.machine);
         out.put_u32(self.runs.len() as u32);
         for run in &self.runs {
             out.put_bytes(run.as_bytes());
         }
+        if is_replica {
+            out.put_bytes(&self.position);
+        }
         let crc = crc32c::crc32c(&out);
         out.put_u32(crc);
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (body, crc) = bytes.split_last_chunk::<4>().ok_or(Malformed("too short"))?;
         if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
             return Err(Malformed("checksum"));
@@ -52,12 +60,17 @@ impl Checkpoint {
         if take.u64()? != MAGIC {
             return Err(Malformed("not a checkpoint"));
         }
-        if take.u32()? != VERSION {
+        let version = take.u32()?;
+        if !matches!(version, VERSION | VERSION_OF_REPLICAS) {
             return Err(Malformed("unknown version"));
         }
-        let mut checkpoint = Self { index: take.u64()?, machine: take.bytes()?.to_vec(), runs: Vec::new() };
+        let (index, machine) = (take.u64()?, take.bytes()?.to_vec());
+        let mut checkpoint = Self { index, machine, ..Self::default() };
         for _ in 0..take.u32()? {
             checkpoint.runs.push(take.text()?.to_owned());
+        }
+        if version == VERSION_OF_REPLICAS {
+            checkpoint.position = take.bytes()?.to_vec();
         }
         take.finish()?;
         Ok(checkpoint)
@@ -84,14 +97,17 @@ mod tests {
 
     #[test]
     fn every_damage_is_noticed() {
-        let checkpoint = Checkpoint { index: 7, machine: vec![1, 2, 3], runs: vec!["a".into(), "b".into()] };
-        let bytes = checkpoint.encode();
-        assert_eq!(Checkpoint::decode(&bytes), Ok(checkpoint));
-        for at in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 1;
-            assert!(Checkpoint::decode(&damaged).is_err(), "bit flipped at {at}");
-            assert!(Checkpoint::decode(&bytes[..at]).is_err(), "cut at {at}");
+        for position in [vec![], vec![9, 8]] {
+            let runs = vec!["a".into(), "b".into()];
+            let checkpoint = Checkpoint { index: 7, machine: vec![1, 2, 3], runs, position };
+            let bytes = checkpoint.encode();
+            assert_eq!(Checkpoint::decode(&bytes), Ok(checkpoint));
+            for at in 0..bytes.len() {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1;
+                assert!(Checkpoint::decode(&damaged).is_err(), "bit flipped at {at}");
+                assert!(Checkpoint::decode(&bytes[..at]).is_err(), "cut at {at}");
+            }
         }
     }
 }

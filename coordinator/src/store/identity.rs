@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use escrow_journal::storage::{Disk, durable_replace, read_all};
+use escrow_replica::Replication;
 use serde::{Deserialize, Serialize};
 
 use crate::error::CoordinatorError;
@@ -19,6 +20,26 @@ pub(crate) struct Identity {
     pub(crate) partition: u16,
     /// The cluster that this coordinator belongs to: 32 hex digits. Participants serve one cluster only.
     pub(crate) cluster_id: String,
+    /// Which member this is of its group, if the partition is replicated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replica: Option<Membership>,
+}
+
+/// Which member of its group a directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Membership {
+    /// The number of the process.
+    pub(crate) number: u32,
+    /// 0 for a first member; drawn at random by one that came later, or has lost its disk.
+    pub(crate) life: u32,
+}
+
+impl Membership {
+    /// Of an empty directory.
+    fn of(disk: &dyn Disk, replication: &Replication) -> std::io::Result<Self> {
+        let life = if replication.found { 0 } else { (disk.entropy()? as u32).max(1) };
+        Ok(Self { number: replication.number, life })
+    }
 }
 
 impl Identity {
@@ -29,6 +50,7 @@ impl Identity {
         dir: &Path,
         partition: u16,
         wanted: Option<&str>,
+        replication: Option<&Replication>,
     ) -> Result<Self, CoordinatorError> {
         let path = dir.join("identity.json");
         let file_error = |source| CoordinatorError::File { path: path.clone(), source };
@@ -51,6 +73,17 @@ impl Identity {
             if let Some(wanted) = wanted.filter(|wanted| *wanted != identity.cluster_id) {
                 return Err(foreign(format!("it belongs to cluster {}, not {wanted}", identity.cluster_id)));
             }
+            match (identity.replica, replication.map(|replication| replication.number)) {
+                (None, None) => {}
+                (Some(held), Some(number)) if held.number == number => {}
+                (Some(held), Some(number)) => {
+                    return Err(foreign(format!("it is replica {}, not {number}", held.number)));
+                }
+                (Some(_), None) => {
+                    return Err(foreign("it belongs to a replica, and is used without replication".into()));
+                }
+                (None, Some(_)) => return Err(foreign("it was used without replication".into())),
+            }
             return Ok(identity);
         }
         let left: Vec<String> = disk.list(dir).map_err(file_error)?;
@@ -60,7 +93,9 @@ impl Identity {
             return Err(foreign(format!("it has no identity.json, but holds '{stranger}'")));
         }
         let cluster_id = wanted.map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), str::to_owned);
-        let identity = Self { format: FORMAT, kind: KIND.into(), partition, cluster_id };
+        let replica = replication.map(|replication| Membership::of(disk, replication));
+        let replica = replica.transpose().map_err(file_error)?;
+        let identity = Self { format: FORMAT, kind: KIND.into(), partition, cluster_id, replica };
         let bytes = serde_json::to_vec_pretty(&identity).expect("plain data");
         durable_replace(disk, &path, &bytes).map_err(file_error)?;
         Ok(identity)

@@ -5,6 +5,7 @@
 //! lock               held while a process uses it
 //! journal/           the recovery log: the truth
 //! checkpoint         unfinished transactions as of some index of the log; names the runs that belong to it
+//! *.snapshot         of a replica: on its way to a follower, or from the leader
 //! runs/              ended transactions by key, immutable, one file a checkpoint: the idempotency window
 //! ```
 //!
@@ -14,9 +15,11 @@ mod checkpoint;
 mod filter;
 mod identity;
 mod run;
+mod snapshot;
 mod window;
 
 pub(crate) use checkpoint::Checkpoint;
 pub(crate) use identity::Identity;
 pub(crate) use run::Run;
+pub(crate) use snapshot::{export, install, unfinished};
 pub(crate) use window::{IdempotencyWindow, dir as runs_dir};

@@ -10,6 +10,7 @@ use escrow_journal::Steps;
 use escrow_journal::storage::SimDisk;
 use escrow_participant::ground::Checkpoints;
 use escrow_participant::{self as participant, MemoryView};
+use escrow_replica::grpc::Grpc;
 use escrow_tcc::driver::RetryDelays;
 use escrow_types::Millis;
 use tokio::time::Instant;
@@ -68,6 +69,7 @@ pub fn coordinator(disk: &SimDisk, sync_ms: SyncMs) -> coordinator::Ground {
                 job();
             });
         }),
+        transport: Arc::new(Grpc::new(net::connector())),
     }
 }
 
@@ -86,6 +88,7 @@ pub fn participant(disk: &SimDisk, sync_ms: SyncMs, views: BTreeMap<u16, MemoryV
             Ok(None)
         }),
         background: Arc::new(|job| job()),
+        transport: Arc::new(Grpc::new(net::connector())),
     }
 }
 

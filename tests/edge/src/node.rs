@@ -85,7 +85,7 @@ impl Node {
         let listener = net::Listener::bind().await.map_err(|error| error.to_string())?;
         let server =
             coordinator::Unbound::open(config, ground::coordinator(&self.disk(), Arc::clone(&self.sync_ms)));
-        let server = server.map_err(|error| error.to_string())?;
+        let server = server.await.map_err(|error| error.to_string())?;
         server.run(listener, told(stopped)).await.map_err(|error| error.to_string())
     }
 
@@ -100,7 +100,7 @@ impl Node {
             config,
             ground::participant(&self.disk(), Arc::clone(&self.sync_ms), views),
         );
-        let server = server.map_err(|error| error.to_string())?;
+        let server = server.await.map_err(|error| error.to_string())?;
         server.run(listener, told(stopped)).await.map_err(|error| error.to_string())
     }
 

@@ -92,6 +92,15 @@ pub trait RetryDelays {
     fn delay_ms(&mut self, attempt: u32) -> Millis;
 }
 
+/// Stands in for a moment, while a driver is made anew.
+struct NoDelays;
+
+impl RetryDelays for NoDelays {
+    fn delay_ms(&mut self, _: u32) -> Millis {
+        unreachable!("nothing is retried while a driver is made anew")
+    }
+}
+
 /// A caller's connection, as the shell knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct CallerId(pub u32);
@@ -268,6 +277,33 @@ impl Driver {
     /// The command that opens the next epoch. It must be durable and applied before [`Driver::recover`].
     pub fn open_epoch(&self) -> Command {
         Command::OpenEpoch(Epoch(self.machine.epoch().0 + 1))
+    }
+
+    /// As [`Driver::open_epoch`], where epochs are given: terms of a group of replicas.
+    pub fn open_epoch_as(&self, epoch: Epoch) -> Command {
+        assert!(epoch > self.machine.epoch(), "{epoch:?} after {:?}", self.machine.epoch());
+        Command::OpenEpoch(epoch)
+    }
+
+    /// Applies an entry that another leader logged, of whose volatile state nothing is here. Nothing is caused by it.
+    pub fn follow(&mut self, entry: &Entry) {
+        self.hear_time(entry.time_ms);
+        self.machine.apply_entry(entry);
+    }
+
+    /// Forgets everything volatile: another leads, or this one is about to and knows nothing yet.
+    pub fn step_down(&mut self) {
+        let participants = self.links.iter().map(|link| (link.id, link.kind)).collect();
+        let machine = std::mem::take(&mut self.machine);
+        let delays = std::mem::replace(&mut self.delays, Box::new(NoDelays));
+        let (config, routing, now_ms) = (self.config.clone(), self.routing.clone(), self.now_ms);
+        *self = Self { now_ms, ..Self::new(config, routing, participants, machine, delays) };
+    }
+
+    /// Replaces the replicated state, by that of a snapshot. Nothing volatile may be left.
+    pub fn replace(&mut self, machine: Machine) {
+        self.machine = machine;
+        self.step_down();
     }
 
     /// Makes the volatile state anew for every unfinished transaction, once the new epoch is applied. External
