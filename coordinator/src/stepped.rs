@@ -17,7 +17,7 @@ use escrow_proto::v1::coordinator_service_server::CoordinatorService;
 use escrow_proto::v1::operator_service_server::OperatorService;
 use escrow_proto::v1::transaction_service_server::TransactionService;
 use escrow_proto::v1::transfer_service_server::TransferService;
-use escrow_replica::Replicas;
+use escrow_replica::{Committed, Replica, Replicas, Transport};
 use escrow_tcc::Driver;
 use escrow_tcc::driver::{Answered, Call, CallerId, RetryDelays, Wait};
 use escrow_types::{Currency, Millis, ParticipantId, TransactionKey};
@@ -28,8 +28,9 @@ use crate::edge::Service;
 use crate::error::CoordinatorError;
 use crate::ground::Job;
 use crate::links::{End, LinkSenders, UnaryCall, UnaryRequest, greeted, hello};
-use crate::owner::{Done, Input, LinkEvent, Mailbox, Owner, Parts, Receivers, mailbox};
+use crate::owner::{Done, Input, LinkEvent, Mailbox, Owner, Parts, Receivers, Seat, mailbox};
 use crate::server::Opened;
+use crate::unbound::settings;
 
 /// A call to an external participant that is to be made.
 #[derive(Debug)]
@@ -63,6 +64,7 @@ pub struct Stepped {
     checkpoints: std_mpsc::Receiver<Job>,
     checkpoint_reports: mpsc::UnboundedReceiver<Done>,
     connections: BTreeMap<ParticipantId, mpsc::UnboundedReceiver<v1::ExchangeRequest>>,
+    replicas: Replicas,
     calls: crate::links::Calls,
     /// Released last.
     _lock: Box<dyn LockGuard>,
@@ -70,14 +72,25 @@ pub struct Stepped {
 
 impl Stepped {
     /// Recovers from the disk and opens a new epoch, as [`crate::Server::bind`] does. The configuration is not checked: segments may
-    /// be smaller than a server allows, if entries are.
+    /// be smaller than a server allows, if entries are. With replication, `transport` reaches the other replicas, and everything is to be
+    /// called where [`escrow_replica::runtime`] finds an executor.
     pub fn start(
         config: Config,
         disk: Arc<dyn Disk>,
         clock: impl Fn() -> Millis + Send + 'static,
         delays: Box<dyn RetryDelays + Send>,
+        transport: Option<Arc<dyn Transport>>,
     ) -> Result<Self, CoordinatorError> {
-        let opened = Opened::open(config, disk, delays, &clock)?;
+        let mut opened = Opened::open(config, disk, delays, &clock)?;
+        let seat = match (opened.replica.take(), transport) {
+            (Some((log, position)), Some(transport)) => {
+                let settings = settings(&opened, transport);
+                let (replica, feed) = Replica::start_at_once(settings, log, position.clone())?;
+                Some(Seat::new(replica, feed, position))
+            }
+            _ => None,
+        };
+        let led = seat.as_ref().map(|seat| (seat.replica().clone(), seat.serving()));
         let Opened {
             config,
             disk,
@@ -91,7 +104,11 @@ impl Stepped {
             lock,
             ..
         } = opened;
-        let (mailbox, receivers) = mailbox();
+        let (mut mailbox, receivers) = mailbox();
+        if let Some((replica, serving)) = &led {
+            mailbox = mailbox.of_group(replica.clone(), serving.clone());
+        }
+        let replicas = Replicas::new(led.into_iter().map(|(replica, _)| replica));
         let (links, calls) = LinkSenders::new(&config);
         let (routing, unfinished) = (driver.routing().clone(), driver.machine().live().len() as u64);
         let service = Service::new(
@@ -101,7 +118,7 @@ impl Stepped {
             Vec::new(),
             journal.clone(),
             unfinished,
-            Replicas::default(),
+            replicas.clone(),
         );
         let (jobs, checkpoints) = std_mpsc::channel();
         let mut owner = Owner::new(Parts {
@@ -116,7 +133,7 @@ impl Stepped {
             checkpointed,
             // A job that nobody takes any more is one that a crash cut off.
             background: Box::new(move |job| drop(jobs.send(job))),
-            seat: None,
+            seat,
         });
         let checkpoint_reports = owner.checkpoint_reports();
         Ok(Self {
@@ -130,6 +147,7 @@ impl Stepped {
             checkpoints,
             checkpoint_reports,
             connections: BTreeMap::new(),
+            replicas,
             calls,
             _lock: lock,
         })
@@ -178,6 +196,7 @@ impl Stepped {
         while let Ok(done) = self.checkpoint_reports.try_recv() {
             self.owner.checkpoint_done(done)?;
         }
+        self.owner.take_all()?;
         self.receivers.drain(&mut self.inputs, true);
         self.owner.turn(&mut self.inputs)
     }
@@ -287,6 +306,21 @@ impl Stepped {
         columns: v1::TransferColumnsRequest,
     ) {
         self.mailbox.event(Input::Columns(caller, currency, wait, Box::new(columns)));
+    }
+
+    /// What answers other replicas.
+    pub fn replicas(&self) -> &Replicas {
+        &self.replicas
+    }
+
+    /// The term in which this replica leads, with a complete view of the log.
+    pub fn serves(&self) -> Option<u64> {
+        self.owner.serving_term()
+    }
+
+    /// What a replica has applied since this was called last.
+    pub fn take_applied(&mut self) -> Vec<Committed> {
+        self.owner.take_applied()
     }
 
     /// The log, to be read beside the server.

@@ -30,16 +30,12 @@ pub struct Unbound {
 /// Another replica takes over at once, or cannot.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Starts the replica of a partition that is replicated.
-pub(crate) async fn take_seat(
-    opened: &mut Opened,
-    transport: Arc<dyn Transport>,
-) -> Result<Option<Seat>, CoordinatorError> {
-    let Some((log, position)) = opened.replica.take() else { return Ok(None) };
+/// What the replica of a partition is.
+pub(crate) fn settings(opened: &Opened, transport: Arc<dyn Transport>) -> Settings {
     let config = &opened.config;
     let membership = opened.identity.replica.expect("the directory is that of a replica");
     let replication = config.replication.as_ref().expect("checked with the identity");
-    let settings = Settings {
+    Settings {
         group: GroupId::Coordinator(Partition(config.partition)),
         me: replication.me(membership.life),
         members: replication.members(membership.life),
@@ -50,9 +46,7 @@ pub(crate) async fn take_seat(
         disk: Arc::clone(&opened.disk),
         snapshot_dir: config.data_dir.clone(),
         bytes_kept: escrow_replica::group::BYTES_KEPT,
-    };
-    let (replica, feed) = Replica::start(settings, log, position.clone()).await?;
-    Ok(Some(Seat::new(replica, feed, position)))
+    }
 }
 
 impl Unbound {
@@ -62,7 +56,14 @@ impl Unbound {
         let Ground { disk, clock, delays, connector, journal, background, transport } = ground;
         let mut opened = Opened::open(config.validated()?, disk, delays, || clock())?;
         journal(&opened.journal, opened.steps.take().expect("just opened"))?;
-        let seat = take_seat(&mut opened, transport).await?;
+        let seat = match opened.replica.take() {
+            Some((log, position)) => {
+                let settings = settings(&opened, transport);
+                let (replica, feed) = Replica::start(settings, log, position.clone()).await?;
+                Some(Seat::new(replica, feed, position))
+            }
+            None => None,
+        };
         Ok(Self { opened, clock, connector, background, seat })
     }
 

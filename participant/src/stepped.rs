@@ -16,8 +16,8 @@ use escrow_journal::{Index, Journal, Steps};
 use escrow_proto::v1;
 use escrow_proto::v1::account_service_server::AccountService;
 use escrow_proto::v1::participant_service_server::ParticipantService;
-use escrow_replica::Replicas;
-use escrow_types::Millis;
+use escrow_replica::{Committed, Replica, Replicas, Transport};
+use escrow_types::{Digest, Millis};
 use escrow_wallet::Wallet;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
@@ -28,11 +28,12 @@ use crate::config::Config;
 use crate::edge::{self, Edge, Parts};
 use crate::error::ParticipantError;
 use crate::ground::Views;
-use crate::owner::{Owner, Progress, Start};
+use crate::owner::{Owner, Progress, Seat, Start};
 use crate::recovery::{Recovered, replay};
+use crate::replicated::Rebuilt;
 pub use crate::store::MemoryView;
 use crate::store::View as _;
-use crate::unbound::open_on;
+use crate::unbound::{open_on, settings};
 
 /// One stream of a coordinator. Its future and its responses need no runtime: they move when turns have been made.
 pub struct Exchange {
@@ -62,13 +63,15 @@ pub struct Stepped {
 
 impl Stepped {
     /// Recovers from the disk and the views, as [`crate::Server::bind`] does. Serves the cluster of this id. The configuration is
-    /// not checked: segments may be smaller than a server allows, if entries are.
+    /// not checked: segments may be smaller than a server allows, if entries are. With replication, `transport` reaches the other
+    /// replicas, and everything is to be called where [`escrow_replica::runtime`] finds an executor.
     pub fn start(
         config: &Config,
         disk: &Arc<dyn Disk>,
         views: BTreeMap<u16, MemoryView>,
         cluster_id: &str,
         clock: impl Fn() -> Millis + Clone + Send + 'static,
+        transport: Option<Arc<dyn Transport>>,
     ) -> Result<Self, ParticipantError> {
         let (lock, identity, recovered) = open_on(config, disk, &Views::Memory(views.clone()))?;
         let confirmed = identity.confirm_cluster(cluster_id)?;
@@ -77,21 +80,32 @@ impl Stepped {
         let progress = Progress::of(&journal, last);
         let ((streams, streams_stopped), (stop, stopped)) = (watch::channel(false), watch::channel(false));
         let (mut open, mut ready) = (BTreeMap::new(), Vec::new());
+        let mut replicas = Vec::new();
         for (number, shard) in shards {
+            let applied = shard.applied;
+            let seat = match (shard.replica, &transport) {
+                (Some((log, position)), Some(transport)) => {
+                    let settings = settings(config, &identity, number, transport, disk);
+                    let (replica, feed) = Replica::start_at_once(settings, log, position.clone())?;
+                    replicas.push(replica.clone());
+                    Some(Seat::new(replica, feed, position))
+                }
+                _ => None,
+            };
             open.insert(number, (shard.view, shard.checkpointed));
-            ready.push((number, shard.wallet, shard.checkpointed, shard.bytes_replayed));
+            ready.push((number, shard.wallet, (shard.checkpointed, applied, shard.bytes_replayed), seat));
         }
         let (checkpointer, checkpoints) =
             Checkpointer::stepped(open, journal.clone(), Arc::clone(disk), Arc::clone(&identity));
         let (mut owners, mut handles) = (BTreeMap::new(), BTreeMap::new());
-        for (shard, wallet, checkpointed, bytes_replayed) in ready {
+        for (shard, wallet, (checkpointed, applied, bytes_replayed), seat) in ready {
             let start = Start {
                 shard,
                 clock: Box::new(clock.clone()),
                 wallet,
-                applied: last,
+                applied,
                 checkpointed,
-                seat: None,
+                seat,
                 journal: journal.clone(),
                 progress: progress.clone(),
                 checkpointer: checkpointer.clone(),
@@ -111,7 +125,7 @@ impl Stepped {
             checkpointer,
             stop: streams_stopped,
             background: Arc::new(|job| job()),
-            replicas: Replicas::default(),
+            replicas: Replicas::new(replicas),
         };
         let edge = Edge::new(config, parts);
         let edge = Arc::new(edge);
@@ -180,6 +194,26 @@ impl Stepped {
         self.owners.get(&shard).expect("a shard of this participant").wallet()
     }
 
+    /// What answers other replicas.
+    pub fn replicas(&self) -> &Replicas {
+        &self.edge.replicas
+    }
+
+    /// Whether a shard is served here, and in which term if it is replicated.
+    pub fn serves(&self, shard: u16) -> Option<u64> {
+        self.owners.get(&shard).expect("a shard of this participant").serves()
+    }
+
+    /// The last entry of its group, or of the journal, that a shard has applied.
+    pub fn applied(&self, shard: u16) -> u64 {
+        self.owners.get(&shard).expect("a shard of this participant").applied()
+    }
+
+    /// What a replicated shard has applied since this was called last.
+    pub fn take_applied(&mut self, shard: u16) -> Vec<Committed> {
+        self.owners.get_mut(&shard).expect("a shard of this participant").take_applied()
+    }
+
     /// The log, to be read beside the server.
     pub fn journal(&self) -> &Journal {
         &self.journal
@@ -189,6 +223,9 @@ impl Stepped {
     pub fn check_replay(&self, shard: u16) -> Result<(), String> {
         let owner = self.owners.get(&shard).expect("a shard of this participant");
         let (live, until) = (owner.wallet().digest(), owner.applied());
+        if owner.serves().is_some() || !self.edge.replicas.is_empty() {
+            return self.check_replica(shard, live, until);
+        }
         let view = self.views[&shard].read().map_err(|error| error.to_string())?;
         let view = (view.wallet, view.applied);
         let whole = (self.journal.first_index() == Index::FIRST).then(|| (Wallet::default(), 0));
@@ -201,5 +238,17 @@ impl Stepped {
             }
         }
         Ok(())
+    }
+
+    fn check_replica(&self, shard: u16, live: Digest, until: u64) -> Result<(), String> {
+        let view = self.views[&shard].read().map_err(|error| error.to_string())?;
+        let mut rebuilt = Rebuilt::from(view).map_err(|error| error.to_string())?;
+        let from = rebuilt.position.index();
+        rebuilt.read(&self.journal, shard, until)?;
+        let found = rebuilt.wallet.digest();
+        if found == live {
+            return Ok(());
+        }
+        Err(format!("rebuilt from entry {from} of the group to {until}: {found}, live {live}"))
     }
 }

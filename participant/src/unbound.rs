@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use escrow_journal::storage::{Disk, LockGuard};
 use escrow_journal::{Journal, JournalError};
-use escrow_replica::{GroupId, GroupLog, Position, Replica, Replicas, Settings, Transport};
+use escrow_replica::{GroupId, Replica, Replicas, Settings, Transport};
 use escrow_service::{Incoming, Limits};
 use escrow_types::ParticipantId;
 use tokio::sync::watch;
@@ -103,10 +103,11 @@ impl Opened {
         let (mut owners, mut handles, mut replicas) = (Vec::new(), BTreeMap::new(), Vec::new());
         for (shard, wallet, (checkpointed, applied, bytes_replayed), replica) in wallets {
             let seat = match replica {
-                Some(replica) => {
-                    let seat = take_seat(&config, &identity, shard, replica, &transport, &disk).await?;
-                    replicas.push(seat.replica().clone());
-                    Some(seat)
+                Some((log, position)) => {
+                    let settings = settings(&config, &identity, shard, &transport, &disk);
+                    let (replica, feed) = Replica::start(settings, log, position.clone()).await?;
+                    replicas.push(replica.clone());
+                    Some(Seat::new(replica, feed, position))
                 }
                 None => None,
             };
@@ -152,18 +153,17 @@ impl Opened {
     }
 }
 
-/// Starts the replica of a shard.
-pub(crate) async fn take_seat(
+/// What the replica of a shard is.
+pub(crate) fn settings(
     config: &Config,
     identity: &Identity,
     shard: u16,
-    (log, position): (GroupLog, Position),
     transport: &Arc<dyn Transport>,
     disk: &Arc<dyn Disk>,
-) -> Result<Seat, ParticipantError> {
+) -> Settings {
     let membership = identity.replica().expect("the directory is that of a replica");
     let replication = config.replication.as_ref().expect("checked with the identity");
-    let settings = Settings {
+    Settings {
         group: GroupId::Shard(ParticipantId(shard)),
         me: replication.me(membership.life),
         members: replication.members(membership.life),
@@ -174,9 +174,7 @@ pub(crate) async fn take_seat(
         disk: Arc::clone(disk),
         snapshot_dir: crate::replicated::shard_dir(config, shard),
         bytes_kept: escrow_replica::group::BYTES_KEPT,
-    };
-    let (replica, feed) = Replica::start(settings, log, position.clone()).await?;
-    Ok(Seat::new(replica, feed, position))
+    }
 }
 
 impl Unbound {

@@ -116,7 +116,7 @@ fn expected(kind: Kind) -> ((State, Option<Reason>), [i64; 3]) {
 
 /// Runs one kind of transaction into one crash of one process.
 async fn crash(failpoint: &str, number: u16, kind: Kind) {
-    let node = NodeId { role: role_of(failpoint), number };
+    let node = NodeId { role: role_of(failpoint), number, replica: 0 };
     let mut scene = Scene::new().await;
     scene.world.arm(node, failpoint).await;
     let id = tx("the-transaction");
@@ -333,7 +333,7 @@ async fn a_torn_tail_is_cut_off() {
         let mut scene = Scene::new().await;
         let answered = scene.caller(Kind::Transfer, &tx("the-transaction")).await;
         scene.world.settled().await;
-        let node = NodeId { role, number: 0 };
+        let node = NodeId { role, number: 0, replica: 0 };
         scene.world.cluster.kill(node).await.expect("it is killed");
         tear_last_write(&scene.world.cluster.spec().node_dir(node).join("journal"));
         scene.world.restart(node).await;

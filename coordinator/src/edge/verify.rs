@@ -147,6 +147,15 @@ fn replay(
 /// simulations.
 pub(crate) fn check_replay(owner: &Owner) -> Result<(), String> {
     let live = owner.driver.machine().digest();
+    if owner.config.replication.is_some() {
+        let checkpoint = Checkpoint::read(&*owner.disk, &owner.data_dir)?;
+        let rebuilt = Rebuilt::from(checkpoint.as_ref())?.digest_at(&owner.journal, owner.applied)?;
+        return if rebuilt == live {
+            Ok(())
+        } else {
+            Err(format!("rebuilt from the checkpoint to {}: {rebuilt}, live {live}", owner.applied))
+        };
+    }
     let (machine, index) = from_checkpoint(Checkpoint::read(&*owner.disk, &owner.data_dir)?)?;
     let whole = owner.journal.first_index() == Index::FIRST;
     let beginnings = [Some((machine, index)), whole.then(|| (Machine::forgetful(), 0))];

@@ -49,6 +49,8 @@ pub(crate) struct Seat {
     proposed: u64,
     returned: u64,
     reads: Vec<(u64, With)>,
+    /// What was applied, for whoever watches: a simulation.
+    watched: Option<Vec<Committed>>,
 }
 
 impl Seat {
@@ -66,6 +68,7 @@ impl Seat {
             proposed: 0,
             returned: 0,
             reads: Vec::new(),
+            watched: None,
         }
     }
 
@@ -113,8 +116,13 @@ impl Owner {
     }
 
     /// The term in which it does, if it is a replica.
-    pub(super) fn serving_term(&self) -> Option<u64> {
+    pub(crate) fn serving_term(&self) -> Option<u64> {
         self.seat.as_ref().and_then(|seat| seat.serving.borrow().term)
+    }
+
+    /// What was applied since this was called last.
+    pub(crate) fn take_applied(&mut self) -> Vec<Committed> {
+        self.seat.as_mut().map_or_else(Vec::new, |seat| seat.watched.replace(Vec::new()).unwrap_or_default())
     }
 
     /// Takes an event, and what else has come by now.
@@ -128,7 +136,7 @@ impl Owner {
     }
 
     /// Takes everything that has come.
-    pub(super) fn take_all(&mut self) -> Result<(), CoordinatorError> {
+    pub(crate) fn take_all(&mut self) -> Result<(), CoordinatorError> {
         /// Entries applied in one go: a turn is due between.
         const FED_MAX: usize = 256;
         for _ in 0..FED_MAX {
@@ -244,6 +252,9 @@ impl Owner {
         let seat = self.seat.as_mut().expect("just seen");
         seat.position.follow(entry);
         self.applied = entry.index();
+        if let Some(watched) = &mut seat.watched {
+            watched.push(entry.clone());
+        }
         let is_own = seat.leads == Some(entry.term());
         if let Some(commands) = &entry.commands {
             if is_own {

@@ -21,6 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use escrow_journal::storage::{Disk, DiskFile};
 use escrow_proto::v1;
+use futures_util::FutureExt as _;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::impls::ProgressResponder;
 use openraft::raft::linearizable_read::LinearizerOption;
@@ -187,10 +188,7 @@ impl Replica {
         let raft = Raft::new(me.id.get(), config, peers.clone(), log.clone(), machine);
         let raft: RaftOf = raft.await.map_err(raft_error)?;
         if was_pristine && is_new {
-            let members: BTreeMap<u64, Address> =
-                members.iter().map(|member| (member.id.get(), Address(member.endpoint.clone()))).collect();
-            // Every member does so, with the same members: whichever is first.
-            raft.initialize(members).await.map_err(raft_error)?;
+            runtime::spawn(found(raft.clone(), group, members));
         }
         let (proposals, proposed) = mpsc::unbounded_channel();
         let (tell, standing) = watch::channel(Standing::default());
@@ -204,6 +202,16 @@ impl Replica {
             runtime::spawn(crate::membership::join(replica.clone()));
         }
         Ok((replica, fed))
+    }
+
+    /// As [`Replica::start`], for whoever has nothing to wait with: a simulation.
+    pub fn start_at_once(
+        settings: Settings,
+        log: GroupLog,
+        position: Position,
+    ) -> Result<(Self, Feed), ReplicaError> {
+        let started = Self::start(settings, log, position).now_or_never();
+        started.expect("a start waits for nothing but what is in memory")
     }
 
     /// Its group.
@@ -305,6 +313,17 @@ impl Replica {
     /// The voters of the newest membership.
     pub(crate) fn voters(metrics: &RaftMetrics<Types>) -> BTreeSet<u64> {
         metrics.membership_config.membership().voter_ids().collect()
+    }
+}
+
+/// Makes the first entry of a new group. Every member does so, with the same members: whichever is first.
+async fn found(raft: RaftOf, group: GroupId, members: Vec<Member>) {
+    let members: BTreeMap<u64, Address> =
+        members.into_iter().map(|member| (member.id.get(), Address(member.endpoint))).collect();
+    // Refused when another was first and its entry, or its question for a vote, has come already. A stopped Raft tells the owner by
+    // the feed.
+    if let Err(error) = raft.initialize(members).await {
+        tracing::debug!(%group, %error, "the group is founded already");
     }
 }
 

@@ -45,18 +45,15 @@ pub(crate) struct Seat {
     /// The term in which it proposes.
     leads: Option<u64>,
     installing: Option<Installing>,
+    /// What was applied, for whoever watches: a simulation.
+    watched: Option<Vec<Committed>>,
 }
 
 impl Seat {
     /// Goes on from a position.
     pub(crate) fn new(replica: Replica, feed: Feed, position: Position) -> Self {
         let (standing, serving) = (replica.standing(), watch::Sender::default());
-        Self { replica, feed, standing, position, serving, leads: None, installing: None }
-    }
-
-    /// The replica.
-    pub(crate) fn replica(&self) -> &Replica {
-        &self.replica
+        Self { replica, feed, standing, position, serving, leads: None, installing: None, watched: None }
     }
 
     /// For whoever wants to know whether the shard is served here.
@@ -175,6 +172,16 @@ impl Owner {
         self.pending.push_back(Pending { index: 0, time_ms, submissions: Vec::new() });
     }
 
+    /// The term in which the shard is served here, if it is replicated.
+    pub(crate) fn serves(&self) -> Option<u64> {
+        self.seat.as_ref().and_then(|seat| seat.serving.borrow().term)
+    }
+
+    /// What was applied since this was called last.
+    pub(crate) fn take_applied(&mut self) -> Vec<Committed> {
+        self.seat.as_mut().map_or_else(Vec::new, |seat| seat.watched.replace(Vec::new()).unwrap_or_default())
+    }
+
     /// Does not lead any more: whoever waits is left without an answer.
     pub(super) fn step_down(&mut self) {
         let Some(seat) = &mut self.seat else { return };
@@ -225,6 +232,9 @@ impl Owner {
         }
         let seat = self.seat.as_mut().expect("just seen");
         seat.position.follow(entry);
+        if let Some(watched) = &mut seat.watched {
+            watched.push(entry.clone());
+        }
         let is_own = seat.leads == Some(entry.term());
         self.start.applied = entry.index();
         if let Some(commands) = &entry.commands {

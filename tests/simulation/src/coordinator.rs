@@ -130,6 +130,7 @@ impl CoordinatorProcess {
             self.disk.shared(),
             move || clock.now_ms(),
             Box::new(Delays),
+            None,
         )?;
         self.life += 1;
         self.bulk = Some(server.open_columns(BULK));

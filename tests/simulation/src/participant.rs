@@ -97,7 +97,7 @@ impl ParticipantProcess {
         let clock = self.clock.clone();
         let disk = self.disk.shared();
         let server =
-            Stepped::start(&self.config, &disk, self.views.clone(), CLUSTER, move || clock.now_ms())?;
+            Stepped::start(&self.config, &disk, self.views.clone(), CLUSTER, move || clock.now_ms(), None)?;
         self.life += 1;
         self.server = Some(server);
         (self.turn_due, self.write_due, self.paused_until) = (false, false, 0);
