@@ -71,7 +71,7 @@ impl Stepped {
         views: BTreeMap<u16, MemoryView>,
         cluster_id: &str,
         clock: impl Fn() -> Millis + Clone + Send + 'static,
-        transport: Option<Arc<dyn Transport>>,
+        transport: Option<&Arc<dyn Transport>>,
     ) -> Result<Self, ParticipantError> {
         let (lock, identity, recovered) = open_on(config, disk, &Views::Memory(views.clone()))?;
         let confirmed = identity.confirm_cluster(cluster_id)?;
@@ -83,7 +83,7 @@ impl Stepped {
         let mut replicas = Vec::new();
         for (number, shard) in shards {
             let applied = shard.applied;
-            let seat = match (shard.replica, &transport) {
+            let seat = match (shard.replica, transport) {
                 (Some((log, position)), Some(transport)) => {
                     let settings = settings(config, &identity, number, transport, disk);
                     let (replica, feed) = Replica::start_at_once(settings, log, position.clone())?;

@@ -11,7 +11,7 @@
 //! - [`machine`]: committed entries and snapshots on their way to the owner ([`Fed`])
 //! - [`network`]: calls to other replicas; [`service`]: calls from them; [`grpc`]: both over gRPC
 //! - [`membership`]: adding, removing, replacing members; coming back after the loss of a disk
-//! - [`runtime`]: tokio, or a simulation's executor
+//! - [`runtime`]: tokio, or a simulation's executor; `watch`: the one channel that is our own
 //! - `types`, `wire`: openraft's types, and as messages
 //!
 //! A group of one has no replica: its owner's log is the journal itself, and pays nothing for consensus
@@ -30,6 +30,7 @@ pub mod network;
 pub mod runtime;
 pub mod service;
 mod types;
+mod watch;
 mod wire;
 
 pub use config::Replication;

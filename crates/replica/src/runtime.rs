@@ -1,7 +1,8 @@
 //! What Raft's tasks run on: tokio, or whatever a simulation puts in its place on its own thread.
 //!
 //! A simulation installs an [`Executor`] for as long as it moves one process ([`with_executor`]): tasks, time and randomness then
-//! come from there, so that one seed is one run. Channels are tokio's in both cases: they need no runtime.
+//! come from there, so that one seed is one run. Channels are tokio's in both cases, where
+//! they need no runtime and draw nothing at random.
 //!
 //! **Invariant:** nothing of a replica takes time or randomness from anywhere else.
 
@@ -16,8 +17,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use openraft_rt::{AsyncRuntime, OptionalSend};
-use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioWatch};
+use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot};
 use tokio::sync::oneshot;
+
+use crate::watch::Watch;
 
 /// A piece of work that runs until it ends.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -240,7 +243,7 @@ impl AsyncRuntime for Runtime {
     type Timeout<R, T: Future<Output = R> + OptionalSend> = Timeout<T>;
     type ThreadLocalRng = Rng;
     type Mpsc = TokioMpsc;
-    type Watch = TokioWatch;
+    type Watch = Watch;
     type Oneshot = TokioOneshot;
     type Mutex<T: OptionalSend + 'static> = TokioMutex<T>;
 

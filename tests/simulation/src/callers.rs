@@ -70,7 +70,19 @@ impl World {
         self.attempts.insert(id, Attempt { job, other_content, knew, knew_end, call });
         if !self.loses() {
             let delay = self.delay();
-            self.at(delay, Event::Request(id));
+            let to = self.whom_to_ask();
+            self.at(delay, Event::Request(id, to));
+        }
+    }
+
+    /// Mostly the coordinator that leads; now and then one that does not, or not any more.
+    fn whom_to_ask(&mut self) -> usize {
+        if self.replicas == 1 {
+            return 0;
+        }
+        match self.leader() {
+            Some(leader) if self.is_calm || !self.chance.one_in(5) => leader,
+            _ => self.chance.index(self.replicas),
         }
     }
 
@@ -84,24 +96,25 @@ impl World {
     }
 
     /// A call arrives at the coordinator.
-    pub(crate) fn request(&mut self, id: u64) {
+    pub(crate) fn request(&mut self, id: u64, at: usize) {
         let Some(attempt) = self.attempts.get(&id) else { return };
-        self.coordinator.call(id, attempt.call.clone());
-        self.coordinator_turn_due();
+        self.coordinators[at].call(id, attempt.call.clone());
+        self.coordinator_turn_due(at);
     }
 
     fn bulk(&mut self, number: usize) {
-        let Some(server) = &mut self.coordinator.server else { return };
+        let at = self.whom_to_ask();
+        let Some(server) = &mut self.coordinators[at].server else { return };
         for message in columns(&[(number, &self.jobs[number])]) {
             let usd = escrow_types::Currency::USD;
             server.columns(BULK, usd, escrow_tcc::driver::Wait::Decided, message);
         }
-        self.coordinator_turn_due();
+        self.coordinator_turn_due(at);
     }
 
     /// Answers that the coordinator has put out leave.
-    pub(crate) fn answers_leave(&mut self) -> Step {
-        while let Some(batch) = self.coordinator.bulk.as_mut().and_then(|bulk| bulk.try_recv().ok()) {
+    pub(crate) fn answers_leave(&mut self, at: usize) -> Step {
+        while let Some(batch) = self.coordinators[at].bulk.as_mut().and_then(|bulk| bulk.try_recv().ok()) {
             for answered in batch {
                 let number = answered.tag as usize;
                 trace!(self, "bulk answer to job {number}: {:?}", answered.standing);
@@ -114,7 +127,7 @@ impl World {
                 }
             }
         }
-        for (id, result) in self.coordinator.answered() {
+        for (id, result) in self.coordinators[at].answered() {
             trace!(self, "answer to call {id}: {}", describe(&result));
             if let Ok(reply) = &result {
                 self.check_reply(id, reply)?;
@@ -200,7 +213,8 @@ impl World {
     fn refused_because(number: usize, other_content: bool, knew: bool, reason: Option<Reason>) -> Step {
         match reason {
             Some(Reason::TransactionIdReused) if other_content => Ok(()),
-            Some(Reason::OutcomeUnknown) => Ok(()),
+            // Asked again elsewhere.
+            Some(Reason::OutcomeUnknown | Reason::NotLeader) => Ok(()),
             Some(
                 Reason::Overloaded | Reason::ParticipantUnavailable | Reason::Paused | Reason::ShuttingDown,
             ) => {
@@ -219,7 +233,8 @@ impl World {
 
     /// An operator meddles with an unfinished transaction.
     pub(crate) fn operate(&mut self) {
-        let Some(server) = &self.coordinator.server else { return };
+        let Some(at) = self.leader() else { return };
+        let server = self.coordinators[at].server.as_ref().expect("it leads");
         let live = server.driver().machine().live();
         let all: Vec<_> = live
             .iter()

@@ -16,6 +16,7 @@ use tonic::{Request, Status};
 
 use crate::chance::Chance;
 use crate::observe::LogObserver;
+use crate::replicas::{Replica, Runtime};
 use crate::task::Task;
 use crate::time::{Time, TrueTime, WallClock};
 
@@ -71,11 +72,15 @@ pub(crate) struct CoordinatorProcess {
     /// Calls that are open, by attempt.
     pub(crate) calls: BTreeMap<u64, Task<Result<Reply, Status>>>,
     pub(crate) bulk: Option<mpsc::UnboundedReceiver<Vec<Answered>>>,
+    pub(crate) runtime: Runtime,
+    /// The term in which it was seen to lead.
+    pub(crate) leads: Option<u64>,
     config: Config,
 }
 
 impl CoordinatorProcess {
     pub(crate) fn new(
+        replica: Replica,
         shards: u16,
         external: bool,
         archive: Archive,
@@ -96,6 +101,7 @@ impl CoordinatorProcess {
         }
         let config = Config {
             data_dir: PathBuf::from("coordinator"),
+            replication: replica.replication("coordinator"),
             cluster_id: Some(CLUSTER.to_owned()),
             participants,
             in_doubt_after_ms: 1_000,
@@ -118,6 +124,8 @@ impl CoordinatorProcess {
             write_due: false,
             calls: BTreeMap::new(),
             bulk: None,
+            runtime: Runtime::new(time, chance.next()),
+            leads: None,
             config,
         }
     }
@@ -125,15 +133,14 @@ impl CoordinatorProcess {
     /// Starts the server from what is on the disk.
     pub(crate) fn start(&mut self) -> Result<(), CoordinatorError> {
         let clock = self.clock.clone();
-        let mut server = Stepped::start(
-            self.config.clone(),
-            self.disk.shared(),
-            move || clock.now_ms(),
-            Box::new(Delays),
-            None,
-        )?;
+        let (config, disk) = (self.config.clone(), self.disk.shared());
+        let transport = Some(self.runtime.transport());
+        let start = || Stepped::start(config, disk, move || clock.now_ms(), Box::new(Delays), transport);
+        let mut server = self.runtime.within(start)?;
         self.life += 1;
-        self.bulk = Some(server.open_columns(BULK));
+        server.take_applied();
+        self.bulk = self.config.replication.is_none().then(|| server.open_columns(BULK));
+        self.leads = None;
         self.server = Some(server);
         (self.turn_due, self.write_due, self.paused_until) = (false, false, 0);
         Ok(())
@@ -141,9 +148,12 @@ impl CoordinatorProcess {
 
     /// The process is gone, with everything that it had in memory.
     pub(crate) fn drop_server(&mut self) {
+        let server = self.server.take();
+        self.runtime.within(|| drop(server));
         self.calls.clear();
+        self.runtime.clear();
         self.bulk = None;
-        self.server = None;
+        self.leads = None;
         self.life += 1;
     }
 
@@ -210,12 +220,15 @@ impl CoordinatorProcess {
     /// Calls that have got their answer.
     pub(crate) fn answered(&mut self) -> Vec<(u64, Result<Reply, Status>)> {
         let mut answered = Vec::new();
-        self.calls.retain(|&attempt, task| match task.poll() {
-            None => true,
-            Some(result) => {
-                answered.push((attempt, result));
-                false
-            }
+        let Self { runtime, calls, .. } = self;
+        runtime.within(|| {
+            calls.retain(|&attempt, task| match task.poll() {
+                None => true,
+                Some(result) => {
+                    answered.push((attempt, result));
+                    false
+                }
+            });
         });
         answered
     }

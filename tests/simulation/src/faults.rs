@@ -63,6 +63,12 @@ fn rate(chance: &mut Chance, most: u64) -> u64 {
 }
 
 impl Faults {
+    /// Without what would cost a group more than it can bear, or a replica its promises: damage on disk is for the simulation of
+    /// processes that are alone.
+    pub(crate) fn of_replicas(self) -> Self {
+        Self { flip_permille: 0, view_lost_permille: 0, sync_error_permille: 0, disk_full_every: 0, ..self }
+    }
+
     pub(crate) fn draw(chance: &mut Chance) -> Self {
         Self {
             delay_max: chance.one_of(&[MS / 5, MS, 10 * MS, 100 * MS]),

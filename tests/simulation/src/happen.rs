@@ -1,5 +1,6 @@
 //! What each event does.
 
+use crate::coordinator::CoordinatorProcess;
 use crate::network::{Delivery, Way};
 use crate::time::MS;
 use crate::trace::trace;
@@ -10,10 +11,13 @@ impl World {
     pub(crate) fn happen(&mut self, event: Event) -> Step {
         let Some(event) = self.unless_held(event) else { return Ok(()) };
         match event {
-            Event::Turn(Node::Coordinator, _) => self.coordinator_turn(),
+            Event::Turn(Node::Coordinator(at), _) => self.coordinator_turn(at),
             Event::Turn(Node::Participant(at), _) => self.participant_turn(at),
             Event::Write(node, _) => self.write(node),
-            Event::Tick(_) => self.tick(),
+            Event::Tick(at, _) => self.tick(at),
+            Event::Wake(node, _) => self.wake(node),
+            Event::Call(id) => self.call_arrives(id),
+            Event::CallAnswered(id, answer) => self.call_answered(id, *answer),
             Event::Checkpoint(at, _) => self.participant_checkpoint(at),
             Event::Restart(node) => self.restart(node),
             Event::ToShard(id, bytes) => self.arrive_at_shard(id, &bytes),
@@ -31,14 +35,14 @@ impl World {
     fn happen_quietly(&mut self, event: Event) {
         match event {
             Event::Background(node, _) => self.background(node),
-            Event::Connect(shard, _) => self.connect(shard),
+            Event::Connect(at, shard, _) => self.connect(at, shard),
             Event::LostHere(id) => self.lost_here(id),
             Event::LostThere(id) => self.lost_there(id),
             Event::Ask(id) => self.ask(id),
             Event::ExternalAnswers(call, result) => self.external_answers(call, result),
             Event::NewJob => self.new_job(),
             Event::Caller(job) => self.caller(job),
-            Event::Request(id) => self.request(id),
+            Event::Request(id, at) => self.request(id, at),
             other => self.fault(&other),
         }
     }
@@ -47,23 +51,28 @@ impl World {
     fn unless_held(&mut self, event: Event) -> Option<Event> {
         let now = self.now();
         let (node, life) = match &event {
-            Event::Turn(node, life) | Event::Write(node, life) | Event::Background(node, life) => {
-                (*node, Some(*life))
-            }
-            Event::Tick(life) | Event::Connect(_, life) => (Node::Coordinator, Some(*life)),
+            Event::Turn(node, life)
+            | Event::Write(node, life)
+            | Event::Background(node, life)
+            | Event::Wake(node, life) => (*node, Some(*life)),
+            Event::Tick(at, life) | Event::Connect(at, _, life) => (Node::Coordinator(*at), Some(*life)),
             Event::Checkpoint(at, life) => (Node::Participant(*at), Some(*life)),
-            Event::Request(_)
-            | Event::ExternalAnswers(..)
-            | Event::LostHere(_)
-            | Event::ToCoordinator(..) => (Node::Coordinator, None),
-            Event::ToShard(id, _) | Event::Ask(id) | Event::LostThere(id) => {
-                let shard = self.network.connections.get(id)?.shard;
-                (Node::Participant(self.home[usize::from(shard)]), None)
+            Event::Request(_, at) => (Node::Coordinator(*at), None),
+            Event::ExternalAnswers(call, _) => {
+                (Node::Coordinator(self.external_calls[*call].coordinator), None)
             }
+            Event::LostHere(id) | Event::ToCoordinator(id, _) => {
+                (Node::Coordinator(self.network.connections.get(id)?.coordinator), None)
+            }
+            Event::ToShard(id, _) | Event::Ask(id) | Event::LostThere(id) => {
+                (Node::Participant(self.network.connections.get(id)?.participant), None)
+            }
+            Event::Call(id) => (self.calls.get(id)?.to, None),
+            Event::CallAnswered(id, _) => (self.calls.get(id)?.from, None),
             _ => return Some(event),
         };
         let (current, paused_until) = match node {
-            Node::Coordinator => (self.coordinator.life, self.coordinator.paused_until),
+            Node::Coordinator(at) => (self.coordinators[at].life, self.coordinators[at].paused_until),
             Node::Participant(at) => (self.participants[at].life, self.participants[at].paused_until),
         };
         if life.is_some_and(|life| life != current) {
@@ -88,13 +97,15 @@ impl World {
         }
     }
 
-    fn tick(&mut self) -> Step {
-        if let Some(server) = &mut self.coordinator.server {
-            if let Err(error) = server.tick() {
-                return self.coordinator_fails(&error);
+    fn tick(&mut self, at: usize) -> Step {
+        let CoordinatorProcess { server, runtime, life, .. } = &mut self.coordinators[at];
+        if let Some(server) = server {
+            let life = *life;
+            if let Err(error) = runtime.within(|| server.tick()) {
+                return self.coordinator_fails(at, &error);
             }
-            self.at(20 * MS, Event::Tick(self.coordinator.life));
-            self.coordinator_puts_out()?;
+            self.at(20 * MS, Event::Tick(at, life));
+            self.coordinator_puts_out(at)?;
         }
         Ok(())
     }
@@ -102,13 +113,13 @@ impl World {
     fn background(&mut self, node: Node) {
         let cut = self.cuts_in_write();
         let died = match node {
-            Node::Coordinator => {
-                let disk = self.coordinator.disk.clone();
-                let Some(server) = &mut self.coordinator.server else { return };
+            Node::Coordinator(at) => {
+                let CoordinatorProcess { server, runtime, disk, .. } = &mut self.coordinators[at];
+                let Some(server) = server else { return };
                 if let Some(operations) = cut {
                     disk.power_off_after(operations);
                 }
-                while server.keep() || server.checkpoint() {}
+                runtime.within(|| while server.keep() || server.checkpoint() {});
                 cut.is_some()
             }
             Node::Participant(at) => {
@@ -124,8 +135,8 @@ impl World {
         if died {
             trace!(self, "{node:?} dies in its background");
             self.dies(node);
-        } else if node == Node::Coordinator {
-            self.coordinator_turn_due();
+        } else if let Node::Coordinator(at) = node {
+            self.coordinator_turn_due(at);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! - `faults`: what a seed draws; `trouble`: when it happens; `disk`, `network`, `links`, `time`: where it happens
 //! - `coordinator`, `participant`, `external`: the processes; `processes`: how they go on; `lives`: how they die and
 //!   come back
+//! - `replicas`: what Raft runs on, if every process has replicas
 //! - `jobs`, `callers`: the work, and the oracle at the side of the callers
 //! - `observe`: reads every log as it becomes durable and holds it against the invariants; `settle`: what must hold in the end
 //! - `task`, `chance`, `trace`, `violation`: futures by hand, choices, what happened, what must not
@@ -30,6 +31,7 @@ mod network;
 mod observe;
 mod participant;
 mod processes;
+mod replicas;
 pub mod run;
 mod settle;
 mod task;
@@ -45,6 +47,7 @@ pub use violation::Violation;
 pub use world::Summary;
 
 /// The one command that repeats a seed.
-pub fn command(seed: u64) -> String {
-    format!("cargo run --profile simulation -p escrow-simulation -- --seed {seed} --trace")
+pub fn command(seed: u64, replicas: usize) -> String {
+    let replicas = if replicas == 1 { String::new() } else { format!(" --replicas {replicas}") };
+    format!("cargo run --profile simulation -p escrow-simulation -- --seed {seed}{replicas} --trace")
 }

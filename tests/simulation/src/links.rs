@@ -2,8 +2,10 @@
 
 use prost::Message as _;
 
-use crate::network::{ConnectionId, Way, delay};
-use crate::time::{MS, SECOND};
+use crate::coordinator::CoordinatorProcess;
+use crate::network::{Connection, ConnectionId, Way, delay};
+use crate::participant::ParticipantProcess;
+use crate::time::{MS, SECOND, Time};
 use crate::trace::trace;
 use crate::violation::{Step, Violation};
 use crate::world::{Event, World};
@@ -14,42 +16,63 @@ use escrow_types::ParticipantId;
 /// A call to the external participant. It may arrive after its coordinator has died.
 pub(crate) struct CallUnderWay {
     call: ExternalCall,
+    pub(crate) coordinator: usize,
     life: u32,
     is_answered: bool,
 }
 
+/// The way of a coordinator to a shard.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Link {
+    /// The connection that it has, greeted or not.
+    pub(crate) connection: Option<ConnectionId>,
+    /// Since when none could be made.
+    unreachable_since: Option<Time>,
+    /// Which replica is tried next.
+    aim: usize,
+}
+
 impl World {
-    /// The coordinator tries to reach a shard.
-    pub(crate) fn connect(&mut self, shard: u16) {
-        let (at, now) = (usize::from(shard), self.now());
-        if self.current[at].is_some() {
+    fn link(&mut self, at: usize, shard: u16) -> &mut Link {
+        &mut self.links[at][usize::from(shard)]
+    }
+
+    /// A coordinator tries to reach a shard.
+    pub(crate) fn connect(&mut self, at: usize, shard: u16) {
+        let now = self.now();
+        let leads = self.replicas == 1 || self.coordinators[at].leads.is_some();
+        if !leads || self.link(at, shard).connection.is_some() {
             return;
         }
-        let home = &self.participants[self.home[at]];
+        let to = self.home[usize::from(shard)] + self.link(at, shard).aim % self.replicas;
+        let home = &self.participants[to];
         if home.server.is_none() || home.paused_until > now || self.network.is_cut(shard, now) {
-            self.not_reached(shard, "connection refused");
+            self.not_reached(at, shard, "connection refused");
             return;
         }
-        let there = home.life;
-        let Some(server) = &self.coordinator.server else { return };
-        let hello = server.hello(ParticipantId(shard));
-        let id = self.network.connect(shard, self.coordinator.life, there);
-        trace!(self, "connection {id} to shard {shard}: {hello:?}");
-        self.current[at] = Some(id);
+        let (there, here) = (home.life, self.coordinators[at].life);
+        let CoordinatorProcess { server, runtime, .. } = &mut self.coordinators[at];
+        let Some(server) = server else { return };
+        let hello = runtime.within(|| server.hello(ParticipantId(shard)));
+        let id = self.network.connect(shard, (at, here), (to, there));
+        trace!(self, "connection {id} of {at} to shard {shard} at {to}: {hello:?}");
+        self.link(at, shard).connection = Some(id);
         self.send(id, Way::ToShard, &hello.encode_to_vec(), false);
         // If nobody greets back.
         self.at(2 * SECOND, Event::LostHere(id));
     }
 
-    fn not_reached(&mut self, shard: u16, error: &str) {
-        let (at, now) = (usize::from(shard), self.now());
-        let since = *self.unreachable_since[at].get_or_insert(now);
+    fn not_reached(&mut self, at: usize, shard: u16, error: &str) {
+        let now = self.now();
         let next_in_ms = self.chance.between(10, 100);
-        let Some(server) = &mut self.coordinator.server else { return };
+        let link = self.link(at, shard);
+        link.aim += 1;
+        let since = *link.unreachable_since.get_or_insert(now);
+        let life = self.coordinators[at].life;
+        let Some(server) = &mut self.coordinators[at].server else { return };
         server.unreachable(ParticipantId(shard), error, next_in_ms, now - since >= SECOND);
-        let life = self.coordinator.life;
-        self.at(next_in_ms * MS, Event::Connect(shard, life));
-        self.coordinator_turn_due();
+        self.at(next_in_ms * MS, Event::Connect(at, shard, life));
+        self.coordinator_turn_due(at);
     }
 
     /// A message leaves, and perhaps a copy of it.
@@ -78,7 +101,7 @@ impl World {
         let malformed = |error| Violation::other(format!("a message does not decode: {error}"));
         let message = v1::ExchangeRequest::decode(bytes).map_err(malformed)?;
         let connection = self.network.connections.get_mut(&id).expect("it was to be delivered");
-        let at = self.home[usize::from(connection.shard)];
+        let at = connection.participant;
         let process = &mut self.participants[at];
         if process.life != connection.participant_life {
             return Ok(());
@@ -102,28 +125,27 @@ impl World {
         let malformed = |error| Violation::other(format!("a message does not decode: {error}"));
         let message = v1::ExchangeResponse::decode(bytes).map_err(malformed)?;
         let connection = self.network.connections.get_mut(&id).expect("it was to be delivered");
-        let shard = connection.shard;
-        if connection.coordinator_life != self.coordinator.life
-            || self.current[usize::from(shard)] != Some(id)
+        let (at, shard) = (connection.coordinator, connection.shard);
+        if connection.coordinator_life != self.coordinators[at].life
+            || self.links[at][usize::from(shard)].connection != Some(id)
         {
             return Ok(());
         }
-        trace!(self, "the coordinator hears on {id}: {message:?}");
-        let Some(server) = &mut self.coordinator.server else { return Ok(()) };
+        trace!(self, "coordinator {at} hears on {id}: {message:?}");
+        let Some(server) = &mut self.coordinators[at].server else { return Ok(()) };
         if connection.greeted {
             server.receive(ParticipantId(shard), message);
         } else {
             connection.greeted = server.greeted(ParticipantId(shard), Some(message));
-            self.unreachable_since[usize::from(shard)] = None;
+            self.link(at, shard).unreachable_since = None;
         }
-        self.coordinator_turn_due();
+        self.coordinator_turn_due(at);
         Ok(())
     }
 
     /// The participant asks about what is past its deadline.
     pub(crate) fn ask(&mut self, id: ConnectionId) {
-        let shard = self.network.connections[&id].shard;
-        let at = self.home[usize::from(shard)];
+        let at = self.network.connections[&id].participant;
         if let Some(session) = self.participants[at].sessions.get(&id) {
             let _ = session.ask.send(());
             self.participant_turn_due(at);
@@ -136,39 +158,40 @@ impl World {
     pub(crate) fn lost_here(&mut self, id: ConnectionId) {
         let Some(connection) = self.network.connections.get_mut(&id) else { return };
         let now = self.time.now();
-        let (shard, greeted) = (connection.shard, connection.greeted);
-        let is_mine = connection.coordinator_life == self.coordinator.life;
-        if !is_mine || self.current[usize::from(shard)] != Some(id) {
+        let (at, shard, greeted) = (connection.coordinator, connection.shard, connection.greeted);
+        let is_mine = connection.coordinator_life == self.coordinators[at].life;
+        if !is_mine || self.links[at][usize::from(shard)].connection != Some(id) {
             return;
         }
         // The timer of the greeting, on a connection that is well.
         if greeted && !connection.is_ending(now) && !self.network.is_cut(shard, now) {
             return;
         }
-        trace!(self, "connection {id} to shard {shard} is lost");
+        trace!(self, "connection {id} of {at} to shard {shard} is lost");
         self.network.connections.get_mut(&id).expect("just seen").open_here = false;
-        self.current[usize::from(shard)] = None;
+        self.link(at, shard).connection = None;
         self.network.breaks(id, now, &mut self.chance);
         let noticed = self.chance.below(2 * SECOND);
         self.at(noticed, Event::LostThere(id));
         if greeted {
-            if let Some(server) = &mut self.coordinator.server {
+            if let Some(server) = &mut self.coordinators[at].server {
                 server.lost(ParticipantId(shard), "the connection was lost");
             }
-            let (after, life) = (self.chance.below(50 * MS), self.coordinator.life);
-            self.at(after, Event::Connect(shard, life));
+            self.link(at, shard).aim += 1;
+            let (after, life) = (self.chance.below(50 * MS), self.coordinators[at].life);
+            self.at(after, Event::Connect(at, shard, life));
         } else {
-            self.not_reached(shard, "no answer to hello");
+            self.not_reached(at, shard, "no answer to hello");
         }
-        self.coordinator_turn_due();
+        self.coordinator_turn_due(at);
     }
 
     /// The participant notices that a connection has ended.
     pub(crate) fn lost_there(&mut self, id: ConnectionId) {
         if let Some(connection) = self.network.connections.get_mut(&id) {
             connection.open_there = false;
-            let at = self.home[usize::from(connection.shard)];
-            self.participants[at].sessions.remove(&id);
+            let ParticipantProcess { runtime, sessions, .. } = &mut self.participants[connection.participant];
+            runtime.within(|| sessions.remove(&id));
         }
         self.network.sweep();
     }
@@ -184,28 +207,28 @@ impl World {
         self.at(200 * MS + after, Event::LostHere(id));
     }
 
-    /// The coordinator's ends are gone at once; what it has sent may still arrive.
-    pub(crate) fn coordinator_is_gone(&mut self) {
+    /// The ends of a coordinator are gone at once; what it has sent may still arrive.
+    pub(crate) fn coordinator_is_gone(&mut self, at: usize) {
         let now = self.now();
+        let is_its = |it: &Connection| it.coordinator == at && it.open_here;
         let ids: Vec<_> =
-            self.network.connections.iter().filter(|(_, it)| it.open_here).map(|(id, _)| *id).collect();
+            self.network.connections.iter().filter(|(_, it)| is_its(it)).map(|(id, _)| *id).collect();
         for id in ids {
             self.network.connections.get_mut(&id).expect("just listed").open_here = false;
             self.network.breaks(id, now, &mut self.chance);
             let after = self.chance.below(2 * SECOND);
             self.at(after, Event::LostThere(id));
         }
-        self.current.fill(None);
-        self.unreachable_since.fill(None);
+        self.links[at].fill(Link::default());
         self.network.sweep();
     }
 
     /// The participant's ends are gone; the coordinator notices sooner or later.
     pub(crate) fn participant_is_gone(&mut self, at: usize) {
         let now = self.now();
-        let of = |world: &World, shard: u16| world.home[usize::from(shard)] == at;
+        let is_its = |it: &Connection| it.participant == at;
         let ids: Vec<_> =
-            self.network.connections.iter().filter(|(_, it)| of(self, it.shard)).map(|(id, _)| *id).collect();
+            self.network.connections.iter().filter(|(_, it)| is_its(it)).map(|(id, _)| *id).collect();
         for id in ids {
             self.network.connections.get_mut(&id).expect("just listed").open_there = false;
             self.network.breaks(id, now, &mut self.chance);
@@ -222,12 +245,12 @@ impl World {
 
     // The external participant.
 
-    pub(crate) fn call_external(&mut self, call: ExternalCall) {
+    pub(crate) fn call_external(&mut self, coordinator: usize, call: ExternalCall) {
         const TIMEOUT: u64 = 300 * MS;
         trace!(self, "external call {}: {:?}", self.external_calls.len(), call.request);
         let at = self.external_calls.len();
-        let life = self.coordinator.life;
-        self.external_calls.push(CallUnderWay { call, life, is_answered: false });
+        let life = self.coordinators[coordinator].life;
+        self.external_calls.push(CallUnderWay { call, coordinator, life, is_answered: false });
         let copies =
             u64::from(!self.loses()) + u64::from(self.chance.permille(self.faults.duplicate_permille));
         for _ in 0..copies {
@@ -251,12 +274,14 @@ impl World {
     /// The first answer, or the timeout, counts.
     pub(crate) fn external_answers(&mut self, at: usize, result: Result<u8, String>) {
         let under_way = &mut self.external_calls[at];
-        if std::mem::replace(&mut under_way.is_answered, true) || under_way.life != self.coordinator.life {
+        let coordinator = under_way.coordinator;
+        let is_over = under_way.life != self.coordinators[coordinator].life;
+        if std::mem::replace(&mut under_way.is_answered, true) || is_over {
             return;
         }
-        if let Some(server) = &mut self.coordinator.server {
+        if let Some(server) = &mut self.coordinators[coordinator].server {
             server.called(under_way.call.call, result);
-            self.coordinator_turn_due();
+            self.coordinator_turn_due(coordinator);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::world::{Event, Node, World};
 impl World {
     pub(crate) fn life(&self, node: Node) -> u32 {
         match node {
-            Node::Coordinator => self.coordinator.life,
+            Node::Coordinator(at) => self.coordinators[at].life,
             Node::Participant(at) => self.participants[at].life,
         }
     }
@@ -19,10 +19,10 @@ impl World {
     /// The process is dead, its disk is as it left it, and it will be started again.
     pub(crate) fn dies(&mut self, node: Node) {
         match node {
-            Node::Coordinator => {
-                self.coordinator.drop_server();
-                leave(&self.coordinator.disk, &self.faults, &mut self.chance);
-                self.coordinator_is_gone();
+            Node::Coordinator(at) => {
+                self.coordinators[at].drop_server();
+                leave(&self.coordinators[at].disk, &self.faults, &mut self.chance);
+                self.coordinator_is_gone(at);
             }
             Node::Participant(at) => {
                 self.participants[at].drop_server();
@@ -36,7 +36,7 @@ impl World {
 
     pub(crate) fn restart(&mut self, node: Node) -> Step {
         let is_up = match node {
-            Node::Coordinator => self.coordinator.server.is_some(),
+            Node::Coordinator(at) => self.coordinators[at].server.is_some(),
             Node::Participant(at) => self.participants[at].server.is_some(),
         };
         if is_up {
@@ -44,14 +44,15 @@ impl World {
         }
         trace!(self, "{node:?} is started again");
         match node {
-            Node::Coordinator => self.start_coordinator(),
+            Node::Coordinator(at) => self.start_coordinator(at),
             Node::Participant(at) => self.start_participant(at),
         }
     }
 
-    pub(crate) fn start_coordinator(&mut self) -> Step {
-        let dir = self.coordinator.data_dir().to_owned();
-        let disk = self.coordinator.disk.clone();
+    pub(crate) fn start_coordinator(&mut self, at: usize) -> Step {
+        let node = Node::Coordinator(at);
+        let dir = self.coordinators[at].data_dir().to_owned();
+        let disk = self.coordinators[at].disk.clone();
         let flipped = if self.chance.permille(self.faults.flip_permille) {
             flip(&disk, &dir, true, &mut self.chance)
         } else {
@@ -61,7 +62,7 @@ impl World {
         if let Some(operations) = cut {
             disk.power_off_after(operations);
         }
-        let started = self.coordinator.start();
+        let started = self.coordinators[at].start();
         if let Some(flipped) = &flipped {
             trace!(self, "a flipped bit in {}: {:?}", flipped.path.display(), started.as_ref().err());
             flipped.repair(&disk);
@@ -69,26 +70,35 @@ impl World {
         match started {
             Ok(()) if cut.is_none() => {}
             Ok(()) => {
-                self.dies(Node::Coordinator);
+                self.dies(node);
                 return Ok(());
             }
             Err(error) => {
-                return self.start_fails(Node::Coordinator, &error, cut.is_some() || flipped.is_some());
+                return self.start_fails(node, &error, cut.is_some() || flipped.is_some());
             }
         }
-        let server = self.coordinator.server.as_ref().expect("just started");
-        self.coordinator.observer.check_survived(server.journal())?;
-        self.observe_coordinator()?;
-        self.check_remembered()?;
+        let server = self.coordinators[at].server.as_ref().expect("just started");
+        self.coordinators[at].observer.check_survived(server.journal())?;
+        self.observe_coordinator(at)?;
+        let life = self.coordinators[at].life;
+        self.at(20 * MS, Event::Tick(at, life));
+        if self.replicas == 1 {
+            self.coordinator_leads(at)?;
+        }
+        self.coordinator_puts_out(at)
+    }
+
+    /// A coordinator leads, with a complete view of the log.
+    pub(crate) fn coordinator_leads(&mut self, at: usize) -> Step {
+        self.check_remembered(at)?;
         if self.is_calm {
             self.resume();
         }
-        let life = self.coordinator.life;
-        self.at(20 * MS, Event::Tick(life));
+        let life = self.coordinators[at].life;
         for shard in 0..self.shards() {
-            self.at(0, Event::Connect(shard, life));
+            self.at(0, Event::Connect(at, shard, life));
         }
-        self.coordinator_puts_out()
+        Ok(())
     }
 
     pub(crate) fn start_participant(&mut self, at: usize) -> Step {
@@ -127,6 +137,7 @@ impl World {
         process.log.check_survived(server.journal())?;
         let life = process.life;
         self.observe_participant(at)?;
+        self.rests(Node::Participant(at));
         if self.faults.checkpoint_every > 0 {
             let after = self.chance.below(2 * self.faults.checkpoint_every);
             self.at(after, Event::Checkpoint(at, life));
@@ -145,8 +156,8 @@ impl World {
     }
 
     /// What callers were told is known after every restart (invariant 9).
-    fn check_remembered(&self) -> Step {
-        let server = self.coordinator.server.as_ref().expect("just started");
+    fn check_remembered(&self, at: usize) -> Step {
+        let server = self.coordinators[at].server.as_ref().expect("it leads");
         for (number, job) in
             self.jobs.iter().enumerate().filter(|(_, job)| job.reserved || job.told.is_some())
         {

@@ -32,6 +32,9 @@ struct Args {
     /// Look for the first seed that catches each deliberate bug, among so many seeds.
     #[arg(long)]
     canaries: bool,
+    /// So many replicas of every process: 1 or 3.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    replicas: u8,
     /// How many at a time. Default: one a core.
     #[arg(long)]
     threads: Option<usize>,
@@ -40,17 +43,17 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(seed) = args.seed {
-        return one(seed, args.canary, args.trace);
+        return one(seed, usize::from(args.replicas), args.canary, args.trace);
     }
     if args.canaries {
-        return canaries(args.first..args.first + args.seeds);
+        return canaries(usize::from(args.replicas), args.first..args.first + args.seeds);
     }
     many(&args)
 }
 
 #[expect(clippy::print_stdout, reason = "this program prints what it finds")]
-fn one(seed: u64, canary: Option<Canary>, with_trace: bool) -> ExitCode {
-    let run = run(seed, canary, true);
+fn one(seed: u64, replicas: usize, canary: Option<Canary>, with_trace: bool) -> ExitCode {
+    let run = run(seed, replicas, canary, true);
     let lines = run.trace.lines();
     let shown = if with_trace { lines.len() } else { 60 };
     if with_trace || run.result.is_err() {
@@ -64,10 +67,10 @@ fn one(seed: u64, canary: Option<Canary>, with_trace: bool) -> ExitCode {
 }
 
 #[expect(clippy::print_stdout, reason = "this program prints what it finds")]
-fn canaries(seeds: std::ops::Range<u64>) -> ExitCode {
+fn canaries(replicas: usize, seeds: std::ops::Range<u64>) -> ExitCode {
     let mut missed = 0;
     for &canary in Canary::ALL {
-        if let Some((seed, violation)) = first_catch(canary, seeds.clone()) {
+        if let Some((seed, violation)) = first_catch(canary, replicas, seeds.clone()) {
             let tried = seed - seeds.start + 1;
             println!("{canary}: caught by seed {seed}, {tried} tried: {violation}");
         } else {
@@ -82,12 +85,12 @@ fn canaries(seeds: std::ops::Range<u64>) -> ExitCode {
 fn many(args: &Args) -> ExitCode {
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let seeds = args.first..args.first.saturating_add(args.seeds);
-    let totals = run_many(seeds, args.canary, threads, |news| match news {
+    let totals = run_many(seeds, usize::from(args.replicas), args.canary, threads, |news| match news {
         News::Done(done, took) => println!("{done} seeds, {took:.0?}"),
         News::Found(run) => {
             if let Err(violation) = &run.result {
                 println!("seed {}: VIOLATION: {violation}", run.seed);
-                println!("again: {}", escrow_simulation::command(run.seed));
+                println!("again: {}", escrow_simulation::command(run.seed, usize::from(args.replicas)));
             }
         }
     });

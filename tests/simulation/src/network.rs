@@ -24,6 +24,9 @@ pub(crate) enum Way {
 /// One connection for one shard.
 pub(crate) struct Connection {
     pub(crate) shard: u16,
+    /// The processes that it joins.
+    pub(crate) coordinator: usize,
+    pub(crate) participant: usize,
     /// Lives of the processes that it joins.
     pub(crate) coordinator_life: u32,
     pub(crate) participant_life: u32,
@@ -57,15 +60,18 @@ pub(crate) struct Network {
 }
 
 impl Network {
+    /// Joins two processes, each given with its life.
     pub(crate) fn connect(
         &mut self,
         shard: u16,
-        coordinator_life: u32,
-        participant_life: u32,
+        (coordinator, coordinator_life): (usize, u32),
+        (participant, participant_life): (usize, u32),
     ) -> ConnectionId {
         self.next += 1;
         let connection = Connection {
             shard,
+            coordinator,
+            participant,
             coordinator_life,
             participant_life,
             open_here: true,

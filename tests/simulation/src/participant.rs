@@ -18,6 +18,7 @@ use crate::chance::Chance;
 use crate::coordinator::CLUSTER;
 use crate::network::ConnectionId;
 use crate::observe::{LogObserver, ShardObserver};
+use crate::replicas::{Replica, Runtime};
 use crate::task::Task;
 use crate::time::{Time, TrueTime, WallClock};
 
@@ -50,6 +51,9 @@ pub(crate) struct ParticipantProcess {
     pub(crate) turn_due: bool,
     pub(crate) write_due: bool,
     pub(crate) sessions: BTreeMap<ConnectionId, Session>,
+    pub(crate) runtime: Runtime,
+    /// By shard: the term in which it was seen to be served here.
+    pub(crate) leads: BTreeMap<u16, u64>,
     /// Calls about accounts.
     accounts: Vec<Task<()>>,
     config: Config,
@@ -58,6 +62,7 @@ pub(crate) struct ParticipantProcess {
 impl ParticipantProcess {
     pub(crate) fn new(
         number: usize,
+        replica: Replica,
         shards: Vec<u16>,
         archive: Archive,
         time: &TrueTime,
@@ -65,6 +70,8 @@ impl ParticipantProcess {
     ) -> Self {
         let config = Config {
             data_dir: PathBuf::from(format!("participant-{number}")),
+            replication: replica.replication("participant"),
+            cluster_id: Some(CLUSTER.to_owned()),
             shards: shards.clone(),
             segment_bytes: chance.one_of(&[16 << 10, 64 << 10]),
             archive,
@@ -88,6 +95,8 @@ impl ParticipantProcess {
             write_due: false,
             sessions: BTreeMap::new(),
             accounts: Vec::new(),
+            runtime: Runtime::new(time, chance.next()),
+            leads: BTreeMap::new(),
             config,
         }
     }
@@ -96,9 +105,17 @@ impl ParticipantProcess {
     pub(crate) fn start(&mut self) -> Result<(), ParticipantError> {
         let clock = self.clock.clone();
         let disk = self.disk.shared();
-        let server =
-            Stepped::start(&self.config, &disk, self.views.clone(), CLUSTER, move || clock.now_ms(), None)?;
+        let transport = self.runtime.transport();
+        let start = || {
+            let views = self.views.clone();
+            Stepped::start(&self.config, &disk, views, CLUSTER, move || clock.now_ms(), Some(&transport))
+        };
+        let mut server = self.runtime.within(start)?;
+        for &shard in &self.shards {
+            server.take_applied(shard);
+        }
         self.life += 1;
+        self.leads.clear();
         self.server = Some(server);
         (self.turn_due, self.write_due, self.paused_until) = (false, false, 0);
         Ok(())
@@ -106,9 +123,11 @@ impl ParticipantProcess {
 
     /// The process is gone, with everything that it had in memory.
     pub(crate) fn drop_server(&mut self) {
-        self.sessions.clear();
+        let (server, sessions) = (self.server.take(), std::mem::take(&mut self.sessions));
+        self.runtime.within(|| drop((server, sessions)));
         self.accounts.clear();
-        self.server = None;
+        self.runtime.clear();
+        self.leads.clear();
         self.life += 1;
     }
 
@@ -129,20 +148,24 @@ impl ParticipantProcess {
     /// Lets streams and calls go on, and takes what they put out.
     pub(crate) fn poll(&mut self) -> Vec<(ConnectionId, FromSession)> {
         let mut out = Vec::new();
-        self.accounts.retain_mut(|task| task.poll().is_none());
-        self.sessions.retain(|&id, session| {
-            let ended = session.served.poll();
-            let mut context = Context::from_waker(Waker::noop());
-            while let Poll::Ready(Some(Ok(message))) = session.responses.as_mut().poll_next(&mut context) {
-                out.push((id, FromSession::Message(message)));
-            }
-            match ended {
-                None => true,
-                Some(result) => {
-                    out.push((id, FromSession::Ended(result.err())));
-                    false
+        let Self { runtime, accounts, sessions, .. } = self;
+        runtime.within(|| {
+            accounts.retain_mut(|task| task.poll().is_none());
+            sessions.retain(|&id, session| {
+                let ended = session.served.poll();
+                let mut context = Context::from_waker(Waker::noop());
+                while let Poll::Ready(Some(Ok(message))) = session.responses.as_mut().poll_next(&mut context)
+                {
+                    out.push((id, FromSession::Message(message)));
                 }
-            }
+                match ended {
+                    None => true,
+                    Some(result) => {
+                        out.push((id, FromSession::Ended(result.err())));
+                        false
+                    }
+                }
+            });
         });
         out
     }

@@ -2,11 +2,12 @@
 
 use prost::Message as _;
 
+use crate::coordinator::{BULK, CoordinatorProcess};
 use crate::disk::write_time;
 use crate::external::External;
 use crate::network::Way;
 use crate::observe::Xid;
-use crate::participant::FromSession;
+use crate::participant::{FromSession, ParticipantProcess};
 use crate::time::MS;
 use crate::trace::trace;
 use crate::violation::{Step, Violation, check};
@@ -22,51 +23,64 @@ use escrow_types::{Epoch, ParticipantId};
 impl World {
     // The coordinator.
 
-    pub(crate) fn coordinator_turn_due(&mut self) {
-        if self.coordinator.server.is_some() && !self.coordinator.turn_due {
-            self.coordinator.turn_due = true;
+    pub(crate) fn coordinator_turn_due(&mut self, at: usize) {
+        let process = &mut self.coordinators[at];
+        if process.server.is_some() && !process.turn_due {
+            process.turn_due = true;
+            let life = process.life;
             let after = self.chance.below(MS / 2);
-            self.at(after, Event::Turn(Node::Coordinator, self.coordinator.life));
+            self.at(after, Event::Turn(Node::Coordinator(at), life));
         }
     }
 
-    pub(crate) fn coordinator_turn(&mut self) -> Step {
-        self.coordinator.turn_due = false;
-        let Some(server) = &mut self.coordinator.server else { return Ok(()) };
-        match server.turn() {
-            Ok(()) => self.coordinator_puts_out(),
-            Err(error) => self.coordinator_fails(&error),
+    pub(crate) fn coordinator_turn(&mut self, at: usize) -> Step {
+        let CoordinatorProcess { server, runtime, turn_due, .. } = &mut self.coordinators[at];
+        *turn_due = false;
+        let Some(server) = server else { return Ok(()) };
+        match runtime.within(|| server.turn()) {
+            Ok(()) => self.coordinator_puts_out(at),
+            Err(error) => self.coordinator_fails(at, &error),
         }
     }
 
     /// Messages, calls and answers leave; what was appended is going to be written.
-    pub(crate) fn coordinator_puts_out(&mut self) -> Step {
+    pub(crate) fn coordinator_puts_out(&mut self, at: usize) -> Step {
+        self.coordinator_applied(at)?;
         for shard in 0..self.shards() {
-            while let Some(message) =
-                self.coordinator.server.as_mut().and_then(|server| server.next_message(ParticipantId(shard)))
+            while let Some(message) = self.coordinators[at]
+                .server
+                .as_mut()
+                .and_then(|server| server.next_message(ParticipantId(shard)))
             {
                 self.check_message(&message)?;
-                if let Some(id) = self.current[usize::from(shard)] {
+                if let Some(id) = self.links[at][usize::from(shard)].connection {
                     self.send(id, Way::ToShard, &message.encode_to_vec(), true);
                 }
             }
         }
-        while let Some(call) = self.coordinator.server.as_mut().and_then(Stepped::next_call) {
+        while let Some(call) = self.coordinators[at].server.as_mut().and_then(Stepped::next_call) {
             External::check_call(&call.request, &self.facts)?;
-            self.call_external(call);
+            self.call_external(at, call);
         }
-        self.answers_leave()?;
-        let Some(server) = &self.coordinator.server else { return Ok(()) };
-        let (life, has_work, is_settled) = (self.coordinator.life, server.has_work(), server.is_settled());
-        if has_work {
-            self.coordinator_turn_due();
-        }
-        if !is_settled && !self.coordinator.write_due {
-            self.coordinator.write_due = true;
-            let after = write_time(&self.faults, &mut self.chance);
-            self.at(after, Event::Write(Node::Coordinator, life));
-        }
+        self.answers_leave(at)?;
+        self.coordinator_stands(at)?;
+        self.rests(Node::Coordinator(at));
         Ok(())
+    }
+
+    /// A coordinator leads since this turn, or does not any more: then its connections are gone.
+    fn coordinator_stands(&mut self, at: usize) -> Step {
+        let process = &mut self.coordinators[at];
+        let Some(server) = &mut process.server else { return Ok(()) };
+        let leads = server.serves();
+        if leads == process.leads {
+            return Ok(());
+        }
+        process.leads = leads;
+        process.bulk = leads.map(|_| server.open_columns(BULK));
+        trace!(self, "coordinator {at} leads in term {leads:?}");
+        self.coordinator_is_gone(at);
+        if leads.is_some() { self.coordinator_leads(at) } else { Ok(()) }
     }
 
     /// Invariant 5 on the wire, and the one-phase shortcut: what is not durable yet must not be spoken of.
@@ -116,13 +130,13 @@ impl World {
     }
 
     /// The server ended by itself.
-    pub(crate) fn coordinator_fails(&mut self, error: &CoordinatorError) -> Step {
-        trace!(self, "the coordinator ends: {error}");
+    pub(crate) fn coordinator_fails(&mut self, at: usize, error: &CoordinatorError) -> Step {
+        trace!(self, "coordinator {at} ends: {error}");
         let log = matches!(error, CoordinatorError::Journal(_) | CoordinatorError::File { .. });
         if !log {
-            return Err(Violation::other(format!("the coordinator ended: {error}")));
+            return Err(Violation::other(format!("coordinator {at} ended: {error}")));
         }
-        self.dies(Node::Coordinator);
+        self.dies(Node::Coordinator(at));
         Ok(())
     }
 
@@ -142,23 +156,51 @@ impl World {
         self.participants[at].turn_due = false;
         // What has arrived reaches the mailbox, then the owner.
         self.sessions_put_out(at);
-        let Some(server) = &mut self.participants[at].server else { return Ok(()) };
-        if let Err(error) = server.turn() {
+        let ParticipantProcess { server, runtime, .. } = &mut self.participants[at];
+        let Some(server) = server else { return Ok(()) };
+        if let Err(error) = runtime.within(|| server.turn()) {
             return self.participant_fails(at, &error);
         }
+        self.participant_applied(at)?;
         self.sessions_put_out(at);
-        let process = &mut self.participants[at];
-        let server = process.server.as_ref().expect("it did not end");
-        let (has_work, is_settled, life) = (server.has_work(), server.is_settled(), process.life);
-        if has_work {
-            self.participant_turn_due(at);
-        }
-        if !is_settled && !self.participants[at].write_due {
-            self.participants[at].write_due = true;
-            let after = write_time(&self.faults, &mut self.chance);
-            self.at(after, Event::Write(Node::Participant(at), life));
-        }
+        self.rests(Node::Participant(at));
         Ok(())
+    }
+
+    /// After whatever a process did: its replicas go on, their calls leave, and what it has to do next gets its time.
+    pub(crate) fn rests(&mut self, node: Node) {
+        self.replicas_go_on(node);
+        let (has_work, is_settled, life, write_due) = match node {
+            Node::Coordinator(at) => {
+                let process = &mut self.coordinators[at];
+                let Some(server) = &process.server else { return };
+                let is_settled =
+                    server.is_settled() && server.journal().durable() == server.journal().appended();
+                (server.has_work(), is_settled, process.life, &mut process.write_due)
+            }
+            Node::Participant(at) => {
+                let process = &mut self.participants[at];
+                let Some(server) = &process.server else { return };
+                let is_settled =
+                    server.is_settled() && server.journal().durable() == server.journal().appended();
+                (server.has_work(), is_settled, process.life, &mut process.write_due)
+            }
+        };
+        let writes = !is_settled && !std::mem::replace(write_due, true);
+        if has_work {
+            self.turn_due(node);
+        }
+        if writes {
+            let after = write_time(&self.faults, &mut self.chance);
+            self.at(after, Event::Write(node, life));
+        }
+    }
+
+    fn turn_due(&mut self, node: Node) {
+        match node {
+            Node::Coordinator(at) => self.coordinator_turn_due(at),
+            Node::Participant(at) => self.participant_turn_due(at),
+        }
     }
 
     fn sessions_put_out(&mut self, at: usize) {
@@ -186,10 +228,12 @@ impl World {
     }
 
     pub(crate) fn participant_checkpoint(&mut self, at: usize) -> Step {
-        let Some(server) = &mut self.participants[at].server else { return Ok(()) };
-        if let Err(error) = server.checkpoint() {
+        let ParticipantProcess { server, runtime, .. } = &mut self.participants[at];
+        let Some(server) = server else { return Ok(()) };
+        if let Err(error) = runtime.within(|| server.checkpoint()) {
             return self.participant_fails(at, &error);
         }
+        self.rests(Node::Participant(at));
         let life = self.participants[at].life;
         if self.faults.checkpoint_every > 0 {
             let after = self.chance.below(2 * self.faults.checkpoint_every);
@@ -213,7 +257,7 @@ impl World {
         let cut = self.cuts_in_write();
         let fails = self.chance.permille(self.faults.sync_error_permille);
         let disk = match node {
-            Node::Coordinator => &self.coordinator.disk,
+            Node::Coordinator(at) => &self.coordinators[at].disk,
             Node::Participant(at) => &self.participants[at].disk,
         };
         if let Some(operations) = cut {
@@ -222,16 +266,18 @@ impl World {
             disk.fail_next_sync();
         }
         match node {
-            Node::Coordinator => {
-                self.coordinator.write_due = false;
-                let Some(server) = &mut self.coordinator.server else { return Ok(()) };
-                server.write();
-                self.observe_coordinator()?;
+            Node::Coordinator(at) => {
+                let CoordinatorProcess { server, runtime, write_due, .. } = &mut self.coordinators[at];
+                *write_due = false;
+                let Some(server) = server else { return Ok(()) };
+                runtime.within(|| server.write());
+                self.observe_coordinator(at)?;
             }
             Node::Participant(at) => {
-                self.participants[at].write_due = false;
-                let Some(server) = &mut self.participants[at].server else { return Ok(()) };
-                server.write();
+                let ParticipantProcess { server, runtime, write_due, .. } = &mut self.participants[at];
+                *write_due = false;
+                let Some(server) = server else { return Ok(()) };
+                runtime.within(|| server.write());
                 self.observe_participant(at)?;
             }
         }
@@ -244,17 +290,47 @@ impl World {
         if self.chance.one_in(4) {
             self.at(MS, Event::Background(node, life));
         }
-        match node {
-            Node::Coordinator => self.coordinator_turn_due(),
-            Node::Participant(at) => self.participant_turn_due(at),
+        self.turn_due(node);
+        self.rests(node);
+        Ok(())
+    }
+
+    pub(crate) fn observe_coordinator(&mut self, at: usize) -> Step {
+        let process = &mut self.coordinators[at];
+        let Some(server) = &process.server else { return Ok(()) };
+        for entry in process.observer.read_on(server.journal())? {
+            if self.replicas > 1 {
+                self.groups.coordinator.durable(at, &entry.payload)?;
+            } else {
+                self.facts.logged(&entry.payload)?;
+            }
         }
         Ok(())
     }
 
-    pub(crate) fn observe_coordinator(&mut self) -> Step {
-        let Some(server) = &self.coordinator.server else { return Ok(()) };
-        for entry in self.coordinator.observer.read_on(server.journal())? {
-            self.facts.logged(&entry.payload)?;
+    /// What a replica has applied is what its group agreed on; whoever is first says it.
+    fn coordinator_applied(&mut self, at: usize) -> Step {
+        let Some(server) = &mut self.coordinators[at].server else { return Ok(()) };
+        for entry in server.take_applied() {
+            if let Some(commands) = self.groups.coordinator.applied(at, &entry)? {
+                self.facts.logged(&commands)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn participant_applied(&mut self, at: usize) -> Step {
+        let (first, replicas) = (at - at % self.replicas, self.replicas);
+        for shard in self.participants[at].shards.clone() {
+            let Some(server) = &mut self.participants[at].server else { return Ok(()) };
+            for entry in server.take_applied(shard) {
+                let group = &mut self.groups.shards[usize::from(shard)];
+                if let Some(commands) = group.applied(at % replicas, &entry)? {
+                    // One observer for all replicas: with the first.
+                    let observer = self.participants[first].observers.get_mut(&shard);
+                    observer.expect("all have the same shards").logged(&commands, &mut self.facts)?;
+                }
+            }
         }
         Ok(())
     }
@@ -263,6 +339,11 @@ impl World {
         let process = &mut self.participants[at];
         let Some(server) = &process.server else { return Ok(()) };
         for entry in process.log.read_on(server.journal())? {
+            if self.replicas > 1 {
+                let group = &mut self.groups.shards[usize::from(entry.group.0)];
+                group.durable(at % self.replicas, &entry.payload)?;
+                continue;
+            }
             let observer = process.observers.get_mut(&entry.group.0);
             let unknown = || Violation::other(format!("an entry of group {}", entry.group.0));
             observer.ok_or_else(unknown)?.logged(&entry.payload, &mut self.facts)?;

@@ -23,13 +23,13 @@ pub struct Run {
     pub trace: Trace,
 }
 
-/// Runs one seed, with a deliberate bug if there is to be one. A panic of the servers is a violation too: that is how they
+/// Runs one seed, with so many replicas of everything, and a deliberate bug if there is to be one. A panic of the servers is a violation too: that is how they
 /// assert invariants.
-pub fn run(seed: u64, canary: Option<Canary>, keep_trace: bool) -> Run {
+pub fn run(seed: u64, replicas: usize, canary: Option<Canary>, keep_trace: bool) -> Run {
     tell_other_panics_only();
     RUNNING.set(true);
     sing(canary);
-    let mut world = World::new(seed, Trace::new(keep_trace));
+    let mut world = World::new(seed, replicas, Trace::new(keep_trace));
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
     let result = result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -79,6 +79,7 @@ pub enum News<'a> {
 /// it keeps finding things.
 pub fn run_many(
     seeds: std::ops::Range<u64>,
+    replicas: usize,
     canary: Option<Canary>,
     threads: usize,
     tell: impl Fn(News<'_>) + Sync,
@@ -94,7 +95,7 @@ pub fn run_many(
             if seed >= seeds.end {
                 break;
             }
-            let run = run(seed, canary, false);
+            let run = run(seed, replicas, canary, false);
             totals.seeds += 1;
             if let Ok(summary) = &run.result {
                 totals.sum.add(summary);
@@ -123,10 +124,10 @@ pub fn run_many(
 }
 
 /// The first seed of a range that catches a canary, and what it said.
-pub fn first_catch(canary: Canary, seeds: std::ops::Range<u64>) -> Option<(u64, Violation)> {
-    seeds
-        .into_iter()
-        .find_map(|seed| run(seed, Some(canary), false).result.err().map(|violation| (seed, violation)))
+pub fn first_catch(canary: Canary, replicas: usize, seeds: std::ops::Range<u64>) -> Option<(u64, Violation)> {
+    seeds.into_iter().find_map(|seed| {
+        run(seed, replicas, Some(canary), false).result.err().map(|violation| (seed, violation))
+    })
 }
 
 thread_local! {

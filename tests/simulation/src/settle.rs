@@ -11,7 +11,10 @@ use crate::world::{Event, World};
 impl World {
     /// Whether nothing is unfinished, anywhere, and every caller knows.
     pub(crate) fn is_settled(&self) -> bool {
-        let coordinator = self.coordinator.server.as_ref();
+        if self.replicas > 1 && !self.replicas_agree() {
+            return false;
+        }
+        let coordinator = self.leader().and_then(|at| self.coordinators[at].server.as_ref());
         let quiet = coordinator.is_some_and(|server| {
             server.is_settled()
                 && !server.has_work()
@@ -28,11 +31,25 @@ impl World {
         quiet && shards_quiet && self.jobs.iter().all(|job| job.told.is_some())
     }
 
+    /// Whether all replicas of every group are up, and have applied all that anybody has.
+    fn replicas_agree(&self) -> bool {
+        let coordinators = self.coordinators.iter().all(|process| {
+            process.server.as_ref().is_some_and(|server| server.applied() == self.groups.coordinator.agreed())
+        });
+        let shards = self.participants.iter().all(|process| {
+            process.server.as_ref().is_some_and(|server| {
+                let agreed = |shard: u16| self.groups.shards[usize::from(shard)].agreed();
+                process.shards.iter().all(|&shard| server.applied(shard) == agreed(shard))
+            })
+        });
+        coordinators && shards
+    }
+
     /// What is not settled, for people.
     pub(crate) fn unsettled(&self) -> String {
         let mut left = Vec::new();
-        match &self.coordinator.server {
-            None => left.push("the coordinator is down".to_owned()),
+        match self.leader().and_then(|at| self.coordinators[at].server.as_ref()) {
+            None => left.push("no coordinator leads".to_owned()),
             Some(server) => {
                 let live = server.driver().machine().live().iter();
                 let live: Vec<_> =
@@ -67,16 +84,20 @@ impl World {
     /// Everything that can be said once nothing moves any more.
     pub(crate) fn check_the_end(&mut self) -> Step {
         self.finishes_are_logged()?;
-        self.observe_coordinator()?;
+        for at in 0..self.coordinators.len() {
+            self.observe_coordinator(at)?;
+        }
         self.facts.check_the_end()?;
         let replay = |who: String, why: String| {
             Violation::of(escrow_invariants::Invariant::ReplayEquals, format!("{who}: {why}"))
         };
-        let server = self.coordinator.server.as_ref().expect("all is settled");
-        server.check_replay().map_err(|why| replay("coordinator".to_owned(), why))?;
-        for process in &self.participants {
+        for process in &self.coordinators {
             let server = process.server.as_ref().expect("all is settled");
-            for (shard, observer) in &process.observers {
+            server.check_replay().map_err(|why| replay("coordinator".to_owned(), why))?;
+        }
+        for (at, process) in self.participants.iter().enumerate() {
+            let server = process.server.as_ref().expect("all is settled");
+            for (shard, observer) in &self.participants[at - at % self.replicas].observers {
                 server.check_replay(*shard).map_err(|why| replay(format!("shard {shard}"), why))?;
                 let (live, observed) = (server.wallet(*shard).digest(), observer.wallet.digest());
                 check!(ReplayEquals, live == observed, "shard {shard}: live {live}, observed {observed}");

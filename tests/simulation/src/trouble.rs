@@ -33,7 +33,8 @@ impl World {
     fn any_node(&mut self) -> Node {
         // The coordinator as often as all participants together.
         if self.chance.one_in(2) {
-            Node::Coordinator
+            let leader = self.leader().filter(|_| self.chance.one_in(2));
+            Node::Coordinator(leader.unwrap_or_else(|| self.chance.index(self.coordinators.len())))
         } else {
             Node::Participant(self.chance.index(self.participants.len()))
         }
@@ -91,7 +92,8 @@ impl World {
 
     fn disconnect(&mut self) {
         let (shard, now) = (self.any_shard(), self.now());
-        if let Some(id) = self.current[usize::from(shard)] {
+        let at = self.leader().unwrap_or(0);
+        if let Some(id) = self.links[at][usize::from(shard)].connection {
             self.network.breaks(id, now, &mut self.chance);
             let after = 200 * MS + self.chance.below(200 * MS);
             self.at(after, Event::LostHere(id));
@@ -105,22 +107,28 @@ impl World {
         let ways = self.chance.one_of(&[[true, true], [true, false], [false, true]]);
         trace!(self, "shard {shard} is cut off for {} ms, to and from: {ways:?}", lasts / MS);
         self.network.cut(shard, ways, now + lasts);
-        if let Some(id) = self.current[usize::from(shard)].filter(|_| lasts > KEEP_ALIVE) {
-            self.at(KEEP_ALIVE, Event::LostHere(id));
+        for at in 0..self.coordinators.len() {
+            let connection = self.links[at][usize::from(shard)].connection;
+            if let Some(id) = connection.filter(|_| lasts > KEEP_ALIVE) {
+                self.at(KEEP_ALIVE, Event::LostHere(id));
+            }
+        }
+        if self.replicas > 1 {
+            let node = self.any_node();
+            trace!(self, "{node:?} reaches no other replica for {} ms", lasts / MS);
+            let place = self.place(node);
+            self.isolated[place] = now + lasts;
         }
     }
 
     fn kill(&mut self) {
         let nodes = match self.chance.below(10) {
-            0 => {
-                let participants = (0..self.participants.len()).map(Node::Participant);
-                std::iter::once(Node::Coordinator).chain(participants).collect()
-            }
+            0 => self.nodes(),
             _ => vec![self.any_node()],
         };
         for node in nodes {
             let is_up = match node {
-                Node::Coordinator => self.coordinator.server.is_some(),
+                Node::Coordinator(at) => self.coordinators[at].server.is_some(),
                 Node::Participant(at) => self.participants[at].server.is_some(),
             };
             if is_up {
@@ -135,7 +143,7 @@ impl World {
         let until = now + self.chance.between(MS, 1_500 * MS);
         trace!(self, "{node:?} pauses for {} ms", (until - now) / MS);
         match node {
-            Node::Coordinator => self.coordinator.paused_until = until,
+            Node::Coordinator(at) => self.coordinators[at].paused_until = until,
             Node::Participant(at) => self.participants[at].paused_until = until,
         }
     }
@@ -146,7 +154,7 @@ impl World {
         let node = self.any_node();
         trace!(self, "the clock of {node:?} jumps by {ms} ms");
         let clock = match node {
-            Node::Coordinator => &self.coordinator.clock,
+            Node::Coordinator(at) => &self.coordinators[at].clock,
             Node::Participant(at) => &self.participants[at].clock,
         };
         // Never further off than the seed allows, so that it is known how long everything may take.
@@ -165,24 +173,16 @@ impl World {
     }
 
     fn set_room(&mut self, node: Node, bytes: u64) {
-        let full = bytes != u64::MAX;
         match node {
-            Node::Coordinator => {
-                self.coordinator.disk.set_free_bytes(bytes);
-                self.full[0] = full;
-            }
-            Node::Participant(at) => {
-                self.participants[at].disk.set_free_bytes(bytes);
-                self.full[1 + at] = full;
-            }
+            Node::Coordinator(at) => self.coordinators[at].disk.set_free_bytes(bytes),
+            Node::Participant(at) => self.participants[at].disk.set_free_bytes(bytes),
         }
+        let place = self.place(node);
+        self.full[place] = bytes != u64::MAX;
     }
 
     pub(crate) fn is_disk_full(&self, node: Node) -> bool {
-        match node {
-            Node::Coordinator => self.full[0],
-            Node::Participant(at) => self.full[1 + at],
-        }
+        self.full[self.place(node)]
     }
 
     /// Faults stop. Whatever is down is on its way up again; everybody may work.
@@ -202,12 +202,14 @@ impl World {
             view_lost_permille: 0,
             ..self.faults.clone()
         };
-        for node in 0..=self.participants.len() {
-            let node = if node == 0 { Node::Coordinator } else { Node::Participant(node - 1) };
+        for node in self.nodes() {
             self.set_room(node, u64::MAX);
         }
-        self.coordinator.clock.correct();
-        self.coordinator.paused_until = 0;
+        self.isolated.fill(0);
+        for coordinator in &mut self.coordinators {
+            coordinator.clock.correct();
+            coordinator.paused_until = 0;
+        }
         for participant in &mut self.participants {
             participant.clock.correct();
             participant.paused_until = 0;

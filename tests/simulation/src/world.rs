@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use escrow_proto::v1;
+use escrow_replica::CallError;
 use escrow_types::Slot;
 use tonic::Status;
 
@@ -15,10 +16,11 @@ use crate::coordinator::{CoordinatorProcess, Reply};
 use crate::external::External;
 use crate::faults::Faults;
 use crate::jobs::{ACCOUNTS, Job};
-use crate::links::CallUnderWay;
+use crate::links::{CallUnderWay, Link};
 use crate::network::{ConnectionId, Network};
 use crate::observe::Facts;
 use crate::participant::ParticipantProcess;
+use crate::replicas::{Groups, Replica, ReplicaCall};
 use crate::time::{MS, SECOND, Time, TrueTime};
 use crate::trace::{Trace, trace};
 use crate::violation::{Step, Violation};
@@ -26,7 +28,7 @@ use crate::violation::{Step, Violation};
 /// A process of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Node {
-    Coordinator,
+    Coordinator(usize),
     Participant(usize),
 }
 
@@ -37,23 +39,28 @@ pub(crate) enum Event {
     Turn(Node, u32),
     Write(Node, u32),
     Background(Node, u32),
-    Tick(u32),
+    Tick(usize, u32),
+    /// A timer of its replicas may be due.
+    Wake(Node, u32),
     Checkpoint(usize, u32),
     Restart(Node),
     // Links.
-    Connect(u16, u32),
+    Connect(usize, u16, u32),
     ToShard(ConnectionId, Vec<u8>),
     ToCoordinator(ConnectionId, Vec<u8>),
     LostHere(ConnectionId),
     LostThere(ConnectionId),
     Ask(ConnectionId),
+    // Replicas.
+    Call(u64),
+    CallAnswered(u64, Box<Result<v1::CallResponse, CallError>>),
     // External participant.
     ExternalServes(usize),
     ExternalAnswers(usize, Result<u8, String>),
     // Callers and operators.
     NewJob,
     Caller(usize),
-    Request(u64),
+    Request(u64, usize),
     Answer(u64, Box<Result<Reply, Status>>),
     Operator,
     Freeze(usize, bool),
@@ -77,15 +84,23 @@ pub(crate) struct World {
     pub(crate) chance: Chance,
     pub(crate) faults: Faults,
     pub(crate) trace: Trace,
-    pub(crate) coordinator: CoordinatorProcess,
+    /// The replicas of the one partition.
+    pub(crate) coordinators: Vec<CoordinatorProcess>,
+    /// Replicas of one process stand next to each other.
     pub(crate) participants: Vec<ParticipantProcess>,
-    /// By shard: the process that holds it.
+    /// How many replicas there are of everything.
+    pub(crate) replicas: usize,
+    /// By shard: the first replica of the process that holds it.
     pub(crate) home: Vec<usize>,
     pub(crate) network: Network,
-    /// By shard: the connection that the coordinator has, greeted or not.
-    pub(crate) current: Vec<Option<ConnectionId>>,
-    /// By shard: since when no connection could be made.
-    pub(crate) unreachable_since: Vec<Option<Time>>,
+    /// By coordinator and shard.
+    pub(crate) links: Vec<Vec<Link>>,
+    /// Calls between replicas that are under way.
+    pub(crate) calls: BTreeMap<u64, ReplicaCall>,
+    pub(crate) next_call: u64,
+    /// By process, coordinators first: until when its replicas reach nobody.
+    pub(crate) isolated: Vec<Time>,
+    pub(crate) groups: Groups,
     pub(crate) external: Option<External>,
     pub(crate) external_calls: Vec<CallUnderWay>,
     pub(crate) facts: Facts,
@@ -95,7 +110,7 @@ pub(crate) struct World {
     pub(crate) is_paused_by_operator: bool,
     /// Faults have stopped.
     pub(crate) is_calm: bool,
-    /// Whose disk is full: the coordinator's, and those of the participants.
+    /// Whose disk is full: those of the coordinators, and of the participants.
     pub(crate) full: Vec<bool>,
     pub(crate) steps: u64,
 }
@@ -127,9 +142,10 @@ impl Summary {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, trace: Trace) -> Self {
+    pub(crate) fn new(seed: u64, replicas: usize, trace: Trace) -> Self {
         let mut chance = Chance::new(seed, 0);
         let faults = Faults::draw(&mut Chance::new(seed, 1));
+        let faults = if replicas > 1 { faults.of_replicas() } else { faults };
         let time = TrueTime::default();
         let shards = 2 + chance.below(2) as u16;
         // Sometimes one process holds two shards, and they share its log.
@@ -147,15 +163,23 @@ impl World {
             (false, true) => escrow_participant::Archive::Keep,
             (false, false) => escrow_participant::Archive::Compress,
         };
-        let participants = (0..=home[usize::from(shards) - 1]).map(|process| {
+        let processes = home[usize::from(shards) - 1] + 1;
+        let participants = (0..processes * replicas).map(|at| {
+            let (process, number) = (at / replicas, at % replicas);
+            let replica = Replica { first: process * replicas, number, of: replicas };
             let held = (0..shards).filter(|&shard| home[usize::from(shard)] == process).collect();
-            ParticipantProcess::new(process, held, participant_archive, &time, &mut chance)
+            ParticipantProcess::new(at, replica, held, participant_archive, &time, &mut chance)
         });
         let participants: Vec<_> = participants.collect();
-        let processes = participants.len();
+        let home = home.iter().map(|process| process * replicas).collect();
         let external = faults.external.then_some(External { id: shards });
-        let coordinator =
-            CoordinatorProcess::new(shards, faults.external, coordinator_archive, &time, &mut chance);
+        let coordinators = (0..replicas).map(|number| {
+            let replica = Replica { first: 0, number, of: replicas };
+            let archive = coordinator_archive;
+            CoordinatorProcess::new(replica, shards, faults.external, archive, &time, &mut chance)
+        });
+        let coordinators: Vec<_> = coordinators.collect();
+        let nodes = coordinators.len() + participants.len();
         Self {
             time,
             events: BTreeMap::new(),
@@ -163,12 +187,16 @@ impl World {
             chance,
             faults,
             trace,
-            coordinator,
+            coordinators,
             participants,
+            replicas,
             home,
             network: Network::default(),
-            current: vec![None; usize::from(shards)],
-            unreachable_since: vec![None; usize::from(shards)],
+            links: vec![vec![Link::default(); usize::from(shards)]; replicas],
+            calls: BTreeMap::new(),
+            next_call: 0,
+            isolated: vec![0; nodes],
+            groups: Groups::new(shards, replicas),
             external,
             external_calls: Vec::new(),
             facts: Facts::default(),
@@ -177,7 +205,7 @@ impl World {
             next_attempt: 0,
             is_paused_by_operator: false,
             is_calm: false,
-            full: vec![false; 1 + processes],
+            full: vec![false; nodes],
             steps: 0,
         }
     }
@@ -207,7 +235,8 @@ impl World {
         self.until(|world| world.is_calm && world.is_settled(), faults.duration + self.patience())?;
         let settling = self.now() - faults.duration.min(self.now());
         self.check_the_end()?;
-        let deaths = self.coordinator.life / 2 + self.participants.iter().map(|it| it.life / 2).sum::<u32>();
+        let coordinators = self.coordinators.iter().map(|it| it.life / 2).sum::<u32>();
+        let deaths = coordinators + self.participants.iter().map(|it| it.life / 2).sum::<u32>();
         Ok(Summary {
             events: self.steps,
             begun: self.facts.begun.len() as u64,
@@ -243,7 +272,10 @@ impl World {
         for at in 0..self.participants.len() {
             self.start_participant(at)?;
         }
-        self.start_coordinator()?;
+        for at in 0..self.coordinators.len() {
+            self.start_coordinator(at)?;
+        }
+        self.until(World::is_led, 20 * SECOND)?;
         for (number, name) in ACCOUNTS[..7].iter().enumerate() {
             let key = escrow_types::AccountId::new(name).expect("a good id").key();
             let shard = Slot::of(key).shard_of(self.shards());
@@ -255,7 +287,7 @@ impl World {
             let overdraft = Some(v1::Overdraft { policy: Some(policy) });
             let account =
                 v1::OpenAccount { account_id: (*name).to_owned(), currency: "USD".into(), overdraft };
-            let at = self.home[usize::from(shard)];
+            let at = self.leader_of(shard).expect("every shard is led");
             self.participants[at].open_accounts(shard, vec![account]);
             self.participant_turn_due(at);
         }
@@ -264,17 +296,52 @@ impl World {
         Ok(())
     }
 
+    /// Whether everything that is replicated has a leader.
+    fn is_led(&self) -> bool {
+        self.leader().is_some() && (0..self.shards()).all(|shard| self.leader_of(shard).is_some())
+    }
+
     fn is_open(&self) -> bool {
-        let accounts = |it: &ParticipantProcess| -> usize {
-            let server = it.server.as_ref();
-            it.shards
-                .iter()
-                .map(|&shard| server.map_or(0, |server| server.wallet(shard).accounts_count()))
-                .sum()
+        let accounts = |shard: u16| {
+            let server = self.leader_of(shard).and_then(|at| self.participants[at].server.as_ref());
+            server.map_or(0, |server| server.wallet(shard).accounts_count())
         };
-        let opened: usize = self.participants.iter().map(accounts).sum();
-        let greeted = |id: &Option<ConnectionId>| id.is_some_and(|id| self.network.connections[&id].greeted);
-        opened == 7 && self.current.iter().all(greeted)
+        let opened: usize = (0..self.shards()).map(accounts).sum();
+        let greeted = |link: &Link| link.connection.is_some_and(|id| self.network.connections[&id].greeted);
+        opened == 7 && self.leader().is_some_and(|at| self.links[at].iter().all(greeted))
+    }
+
+    /// The coordinator that leads, as far as it knows itself; the one of the newest term, if several think so.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        if self.replicas == 1 {
+            return self.coordinators[0].server.is_some().then_some(0);
+        }
+        let term = |at: usize| self.coordinators[at].server.as_ref().and_then(|server| server.serves());
+        (0..self.replicas).filter(|&at| term(at).is_some()).max_by_key(|&at| term(at))
+    }
+
+    /// The process that serves a shard, likewise.
+    pub(crate) fn leader_of(&self, shard: u16) -> Option<usize> {
+        let first = self.home[usize::from(shard)];
+        if self.replicas == 1 {
+            return self.participants[first].server.is_some().then_some(first);
+        }
+        let term = |at: usize| self.participants[at].server.as_ref().and_then(|server| server.serves(shard));
+        (first..first + self.replicas).filter(|&at| term(at).is_some()).max_by_key(|&at| term(at))
+    }
+
+    /// The place of a process among all.
+    pub(crate) fn place(&self, node: Node) -> usize {
+        match node {
+            Node::Coordinator(at) => at,
+            Node::Participant(at) => self.coordinators.len() + at,
+        }
+    }
+
+    /// All processes.
+    pub(crate) fn nodes(&self) -> Vec<Node> {
+        let coordinators = (0..self.coordinators.len()).map(Node::Coordinator);
+        coordinators.chain((0..self.participants.len()).map(Node::Participant)).collect()
     }
 
     /// The next event, if it happens before that time.

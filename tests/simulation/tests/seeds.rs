@@ -13,10 +13,10 @@ fn number(name: &str) -> Option<u64> {
 /// Runs a seed again, keeps its trace, and fails with the end of it.
 fn fail(seed: u64) {
     const LINES: usize = 80;
-    let run = run(seed, None, true);
+    let run = run(seed, 1, None, true);
     let lines = run.trace.lines();
     lines[lines.len().saturating_sub(LINES)..].iter().for_each(|line| eprintln!("{line}"));
-    panic!("seed {seed}: {:?}\nagain: {}", run.result, command(seed));
+    panic!("seed {seed}: {:?}\nagain: {}", run.result, command(seed, 1));
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn no_seed_finds_a_violation() {
     let first = number("ESCROW_FIRST_SEED").unwrap_or(0);
     let seeds = number("ESCROW_SEEDS").unwrap_or(SEEDS);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let totals = run_many(first..first + seeds, None, threads, |_| ());
+    let totals = run_many(first..first + seeds, 1, None, threads, |_| ());
     // Straight to the log of CI, past the test harness.
     eprintln!(
         "simulation: {} seeds, {:.0} seeds a minute on {threads} threads, {:?}",
@@ -44,7 +44,7 @@ fn no_seed_finds_a_violation() {
 }
 
 fn fail_if_found(seed: u64) {
-    if run(seed, None, false).result.is_err() {
+    if run(seed, 1, None, false).result.is_err() {
         fail(seed);
     }
 }
@@ -52,7 +52,7 @@ fn fail_if_found(seed: u64) {
 #[test]
 fn one_seed_twice_is_the_same_run() {
     for seed in [1, 2, 3, 5, 8, 13, 21, 34, 55, 89] {
-        let (one, two) = (run(seed, None, true), run(seed, None, true));
+        let (one, two) = (run(seed, 1, None, true), run(seed, 1, None, true));
         let (lines, again) = (one.trace.lines(), two.trace.lines());
         let differs = lines.iter().zip(again).position(|(line, other)| line != other);
         assert_eq!(differs.map(|at| (&lines[at], &again[at])), None, "seed {seed}");
@@ -64,5 +64,5 @@ fn one_seed_twice_is_the_same_run() {
 
 #[test]
 fn different_seeds_are_different_runs() {
-    assert_ne!(run(1, None, true).trace.lines(), run(2, None, true).trace.lines());
+    assert_ne!(run(1, 1, None, true).trace.lines(), run(2, 1, None, true).trace.lines());
 }

@@ -4,9 +4,11 @@
 //! **Invariant:** nothing here changes what the servers do.
 
 mod coordinator;
+mod group;
 mod log;
 mod participant;
 
+pub(crate) use group::GroupObserver;
 pub(crate) use log::LogObserver;
 pub(crate) use participant::ShardObserver;
 

@@ -1,0 +1,86 @@
+//! What a group of replicas has agreed on, as its disks say: an entry may be applied only when most of the members that vote have it on their
+//! disks, and all apply the same.
+
+use std::collections::BTreeMap;
+
+use escrow_proto::v1;
+use escrow_proto::v1::log_record::Record;
+use escrow_replica::Committed;
+use prost::Message as _;
+use prost::bytes::Bytes;
+
+use crate::violation::{Step, Violation, check};
+
+/// One replica's log, as it is durable.
+#[derive(Default)]
+struct Durable {
+    /// By Raft's index: the term of the entry.
+    terms: BTreeMap<u64, u64>,
+}
+
+/// See the module.
+pub(crate) struct GroupObserver {
+    name: String,
+    replicas: Vec<Durable>,
+    /// What was applied first, by whomever: term and commands of each entry, from 1.
+    agreed: Vec<(u64, Option<Bytes>)>,
+}
+
+impl GroupObserver {
+    pub(crate) fn new(name: String, replicas: usize) -> Self {
+        Self { name, replicas: (0..replicas).map(|_| Durable::default()).collect(), agreed: Vec::new() }
+    }
+
+    /// A record of a replica has become durable.
+    pub(crate) fn durable(&mut self, replica: usize, payload: &[u8]) -> Step {
+        let wrong = || Violation::other(format!("{}: a record that cannot be read", self.name));
+        let record = v1::LogRecord::decode(payload).map_err(|_| wrong())?.record.ok_or_else(wrong)?;
+        let terms = &mut self.replicas[replica].terms;
+        match record {
+            Record::Append(append) => {
+                let id = append.entry.and_then(|entry| entry.id).ok_or_else(wrong)?;
+                terms.retain(|&index, _| index < id.index);
+                terms.insert(id.index, id.term);
+            }
+            Record::Truncate(truncate) => {
+                let keep = truncate.last.map_or(0, |last| last.index + 1);
+                terms.retain(|&index, _| index < keep);
+            }
+            Record::Base(_) | Record::Vote(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A replica has applied an entry. What it says, if it is the first.
+    pub(crate) fn applied(&mut self, replica: usize, entry: &Committed) -> Step<Option<Bytes>> {
+        let (index, term) = (entry.index(), entry.term());
+        let next = self.agreed.len() as u64 + 1;
+        if index < next {
+            let agreed = &self.agreed[index as usize - 1];
+            check!(
+                ReplayEquals,
+                *agreed == (term, entry.commands.clone()),
+                "{}: replica {replica} applied entry {index} of term {term}, others one of term {} or other content",
+                self.name,
+                agreed.0
+            );
+            return Ok(None);
+        }
+        check!(ReplayEquals, index == next, "{}: entry {index} is applied before {next}", self.name);
+        let have = self.replicas.iter().filter(|it| it.terms.get(&(index - 1)) == Some(&term)).count();
+        check!(
+            AcknowledgedSurvives,
+            2 * have > self.replicas.len(),
+            "{}: replica {replica} applied entry {index} of term {term}, which {have} of {} have on disk",
+            self.name,
+            self.replicas.len()
+        );
+        self.agreed.push((term, entry.commands.clone()));
+        Ok(entry.commands.clone())
+    }
+
+    /// How many entries were applied by anybody.
+    pub(crate) fn agreed(&self) -> u64 {
+        self.agreed.len() as u64
+    }
+}
