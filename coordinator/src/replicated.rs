@@ -18,7 +18,7 @@ use escrow_types::Digest;
 use crate::config::Config;
 use crate::error::CoordinatorError;
 use crate::owner::GROUP;
-use crate::server::{Recovered, journal_options, restore};
+use crate::server::{Recovered, Recovery, journal_options, restore};
 use crate::store::{Checkpoint, install, unfinished};
 
 /// Restores the newest checkpoint, and the group's log.
@@ -30,7 +30,7 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, config: &Config) -> Result<Recovered
         install(&**disk, dir, &path, &position).map_err(file_error)?;
     }
     let (checkpoint, machine, window) = restore(disk, config)?;
-    let (journal, steps, _) = open_journal(disk, config)?;
+    let (journal, steps, opened) = open_journal(disk, config)?;
     let mut log = Recovering::default();
     for entry in journal.read_from(journal.cursors().trimmed.next())? {
         let entry = entry?;
@@ -41,7 +41,8 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, config: &Config) -> Result<Recovered
         log.record(entry.index, entry.payload)?;
     }
     let wrong = |why| CoordinatorError::Foreign { path: dir.clone(), why };
-    let mut rebuilt = Rebuilt { machine, position: position_of(&checkpoint).map_err(wrong)? };
+    let checkpointed = position_of(&checkpoint).map_err(wrong)?;
+    let mut rebuilt = Rebuilt { machine, position: checkpointed.clone() };
     if rebuilt.position.index() < log.purged() {
         tracing::warn!("the checkpoint is lost: the archived log is replayed");
         rebuilt = Rebuilt::default();
@@ -56,7 +57,7 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, config: &Config) -> Result<Recovered
     let log = GroupLog::new(GROUP, journal.clone(), Trim::of([GROUP]), log)?;
     let applied = position.index();
     tracing::info!(applied, ms = started.elapsed().as_millis() as u64, "replica recovered");
-    let replica = Some((log, position));
+    let replica = Some(Recovery { log, position, checkpointed, journal_id: opened.journal_id });
     Ok(Recovered { machine, window, journal, steps, applied, checkpointed: checkpoint.index, replica })
 }
 

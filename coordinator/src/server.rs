@@ -45,8 +45,8 @@ pub(crate) struct Opened {
     pub(crate) steps: Option<Steps>,
     pub(crate) applied: u64,
     pub(crate) checkpointed: u64,
-    /// The group's log, and where the machine is in it, if the partition is replicated.
-    pub(crate) replica: Option<(GroupLog, Position)>,
+    /// If the partition is replicated.
+    pub(crate) replica: Option<Recovery>,
     pub(crate) lock: Box<dyn LockGuard>,
 }
 
@@ -58,7 +58,18 @@ pub(crate) struct Recovered {
     pub(crate) steps: Steps,
     pub(crate) applied: u64,
     pub(crate) checkpointed: u64,
-    pub(crate) replica: Option<(GroupLog, Position)>,
+    pub(crate) replica: Option<Recovery>,
+}
+
+/// What a replica goes on with.
+pub(crate) struct Recovery {
+    pub(crate) log: GroupLog,
+    /// Where the machine is in it.
+    pub(crate) position: Position,
+    /// Where the checkpoint is.
+    pub(crate) checkpointed: Position,
+    /// The journal's id: it must be the one of before.
+    pub(crate) journal_id: u128,
 }
 
 impl Opened {
@@ -77,7 +88,7 @@ impl Opened {
             _ => file_error(error),
         })?;
         let replication = config.replication.as_ref();
-        let identity =
+        let mut identity =
             Identity::open(&*disk, &dir, config.partition, config.cluster_id.as_deref(), replication)?;
         let Recovered { machine, window, journal, mut steps, applied, checkpointed, replica } =
             if config.replication.is_some() {
@@ -85,6 +96,9 @@ impl Opened {
             } else {
                 recover(&disk, &config)?
             };
+        if let Some(replica) = &replica {
+            identity.confirm_journal(&*disk, &dir, replica.journal_id)?;
+        }
         let mut driver = new_driver(&config, machine, delays);
         // A replica opens an epoch when it leads.
         let applied = match replica {

@@ -29,7 +29,7 @@ use crate::error::CoordinatorError;
 use crate::ground::Job;
 use crate::links::{End, LinkSenders, UnaryCall, UnaryRequest, greeted, hello};
 use crate::owner::{Done, Input, LinkEvent, Mailbox, Owner, Parts, Receivers, Seat, mailbox};
-use crate::server::Opened;
+use crate::server::{Opened, Recovery};
 use crate::unbound::settings;
 
 /// A call to an external participant that is to be made.
@@ -83,9 +83,9 @@ impl Stepped {
     ) -> Result<Self, CoordinatorError> {
         let mut opened = Opened::open(config, disk, delays, &clock)?;
         let seat = match (opened.replica.take(), transport) {
-            (Some((log, position)), Some(transport)) => {
+            (Some(Recovery { log, position, checkpointed, .. }), Some(transport)) => {
                 let settings = settings(&opened, transport);
-                let (replica, feed) = Replica::start_at_once(settings, log, position.clone())?;
+                let (replica, feed) = Replica::start_at_once(settings, log, position.clone(), checkpointed)?;
                 Some(Seat::new(replica, feed, position))
             }
             _ => None,

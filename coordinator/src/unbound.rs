@@ -16,7 +16,7 @@ use crate::error::CoordinatorError;
 use crate::ground::{Background, Clock, Ground};
 use crate::links::{LinkSenders, Peer};
 use crate::owner::{Owner, Parts, Seat, mailbox};
-use crate::server::Opened;
+use crate::server::{Opened, Recovery};
 
 /// A coordinator that has recovered and has an epoch of its own, or is a replica, but is reached by nobody yet.
 pub struct Unbound {
@@ -57,9 +57,10 @@ impl Unbound {
         let mut opened = Opened::open(config.validated()?, disk, delays, || clock())?;
         journal(&opened.journal, opened.steps.take().expect("just opened"))?;
         let seat = match opened.replica.take() {
-            Some((log, position)) => {
+            Some(Recovery { log, position, checkpointed, .. }) => {
                 let settings = settings(&opened, transport);
-                let (replica, feed) = Replica::start(settings, log, position.clone()).await?;
+                let start = Replica::start(settings, log, position.clone(), checkpointed);
+                let (replica, feed) = start.await?;
                 Some(Seat::new(replica, feed, position))
             }
             None => None,

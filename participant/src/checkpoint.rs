@@ -223,8 +223,8 @@ impl Checkpoints {
         let started = Instant::now();
         let cluster_id = self.identity.cluster_id();
         let (view, checkpointed) = self.views.get_mut(&shard).expect("owners name their own shards");
-        let written = view.write(changes, &Meta { shard, applied, cluster_id, position })?;
         assert!(applied >= *checkpointed, "checkpoints go forwards");
+        let written = view.write(changes, &Meta { shard, applied, cluster_id, position })?;
         *checkpointed = applied;
         let (records, files_synced) = (written.records, written.files_synced);
         let took_ms = started.elapsed().as_millis() as u64;

@@ -28,8 +28,17 @@ pub(crate) struct Shard {
     /// The last entry that the wallet has.
     pub(crate) applied: u64,
     pub(crate) bytes_replayed: u64,
-    /// Its log and where the wallet is in it, if it is a replica.
-    pub(crate) replica: Option<(GroupLog, Position)>,
+    /// Of a replica.
+    pub(crate) replica: Option<Recovery>,
+}
+
+/// What a replica goes on with.
+pub(crate) struct Recovery {
+    pub(crate) log: GroupLog,
+    /// Where the wallet is in it.
+    pub(crate) position: Position,
+    /// Where the view is.
+    pub(crate) checkpointed: Position,
 }
 
 /// Everything that was on disk.

@@ -19,7 +19,7 @@ use escrow_wallet::Wallet;
 use crate::config::Config;
 use crate::error::ParticipantError;
 use crate::identity::Identity;
-use crate::recovery::{OpenView, Recovered, Shard, apply, journal_options};
+use crate::recovery::{OpenView, Recovered, Recovery, Shard, apply, journal_options};
 use crate::snapshot;
 use crate::store::{Held, Meta, View};
 
@@ -69,15 +69,14 @@ pub(crate) fn recover(
     let mut shards = BTreeMap::new();
     for (shard, log) in logs {
         let (view, held) = views.remove(&shard).expect("both are made of the same list");
+        let (checkpointed, in_view) = (decode(&held.position, &config.data_dir)?, held.applied);
         let (wallet, position) = state(config, &journal, shard, &log, held)?;
         let log = GroupLog::new(Group(shard), journal.clone(), Arc::clone(&trim), log)?;
         let applied = position.index();
         tracing::info!(shard, applied, took_ms = started.elapsed().as_millis() as u64, "replica recovered");
-        let replica = Some((log, position));
-        shards.insert(
-            shard,
-            Shard { wallet, view, checkpointed: applied, applied, bytes_replayed: 0, replica },
-        );
+        let replica = Some(Recovery { log, position, checkpointed });
+        let bytes_replayed = 0;
+        shards.insert(shard, Shard { wallet, view, checkpointed: in_view, applied, bytes_replayed, replica });
     }
     Ok(Recovered { journal, steps, shards, last: opened.last.get() })
 }

@@ -29,7 +29,7 @@ use crate::edge::{self, Edge, Parts};
 use crate::error::ParticipantError;
 use crate::ground::Views;
 use crate::owner::{Owner, Progress, Seat, Start};
-use crate::recovery::{Recovered, replay};
+use crate::recovery::{Recovered, Recovery, replay};
 use crate::replicated::Rebuilt;
 pub use crate::store::MemoryView;
 use crate::store::View as _;
@@ -84,9 +84,10 @@ impl Stepped {
         for (number, shard) in shards {
             let applied = shard.applied;
             let seat = match (shard.replica, transport) {
-                (Some((log, position)), Some(transport)) => {
+                (Some(Recovery { log, position, checkpointed }), Some(transport)) => {
                     let settings = settings(config, &identity, number, transport, disk);
-                    let (replica, feed) = Replica::start_at_once(settings, log, position.clone())?;
+                    let (replica, feed) =
+                        Replica::start_at_once(settings, log, position.clone(), checkpointed)?;
                     replicas.push(replica.clone());
                     Some(Seat::new(replica, feed, position))
                 }

@@ -23,7 +23,7 @@ use crate::error::ParticipantError;
 use crate::ground::{self, Ground, Views};
 use crate::identity::Identity;
 use crate::owner::{Owner, Progress, Seat, Start};
-use crate::recovery::{Recovered, recover};
+use crate::recovery::{Recovered, Recovery, recover};
 
 /// The first failure that ends the process, if any.
 type Fatal = Option<ParticipantError>;
@@ -103,9 +103,10 @@ impl Opened {
         let (mut owners, mut handles, mut replicas) = (Vec::new(), BTreeMap::new(), Vec::new());
         for (shard, wallet, (checkpointed, applied, bytes_replayed), replica) in wallets {
             let seat = match replica {
-                Some((log, position)) => {
+                Some(Recovery { log, position, checkpointed }) => {
                     let settings = settings(&config, &identity, shard, &transport, &disk);
-                    let (replica, feed) = Replica::start(settings, log, position.clone()).await?;
+                    let start = Replica::start(settings, log, position.clone(), checkpointed);
+                    let (replica, feed) = start.await?;
                     replicas.push(replica.clone());
                     Some(Seat::new(replica, feed, position))
                 }

@@ -89,7 +89,7 @@ impl Service {
     ) -> Result<v1::Transaction, Status> {
         let named = form::named(&id).map_err(form::status)?;
         let (reached, applied) = oneshot::channel();
-        let acted = self.mailbox.ask(move |owner| match find(owner, &named) {
+        let acted = self.mailbox.ask_newest(move |owner| match find(owner, &named) {
             None => Err(not_found()),
             Some(Found::Ended(_)) => Err(Refusal {
                 reason: Reason::AlreadyDecided,
@@ -103,8 +103,9 @@ impl Service {
         });
         acted.await?.map_err(refusal)?;
         // What was done is durable before it is told.
-        applied.await.map_err(|_| crate::owner::stopped())?;
-        self.describe(&id).await
+        applied.await.map_err(|_| self.mailbox.unanswered())?;
+        // It is done: a failure from here on must not look as if it were not.
+        self.describe(&id).await.map_err(|_| self.mailbox.unanswered())
     }
 
     /// One transaction, unfinished or remembered.

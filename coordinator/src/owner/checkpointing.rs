@@ -10,6 +10,7 @@ use escrow_journal::Index;
 use escrow_replica::Position;
 use escrow_tcc::Machine;
 use escrow_tcc::machine::Remembered;
+use escrow_types::Millis;
 use tokio::sync::{mpsc, oneshot};
 
 use super::seat::Errand;
@@ -26,6 +27,8 @@ pub(crate) enum Done {
         handed_over: Arc<Remembered>,
         result: io::Result<(u64, Option<Arc<Run>>)>,
         position: Option<Position>,
+        /// Runs that ended before this are not part of it.
+        oldest: Millis,
     },
     /// A file was made for a follower, or not: that is its business alone.
     Exported,
@@ -143,7 +146,7 @@ impl Owner {
             };
             let result = write_all();
             // The owner may have stopped; the checkpoint is good all the same.
-            let _ = done.send(Done::Written { handed_over, result, position });
+            let _ = done.send(Done::Written { handed_over, result, position, oldest });
         };
         (self.checkpointing.background)(Box::new(write));
     }
@@ -151,8 +154,8 @@ impl Owner {
     pub(crate) fn checkpoint_done(&mut self, done: Done) -> Result<(), CoordinatorError> {
         self.checkpointing.running = false;
         match done {
-            Done::Written { handed_over, result, position } => {
-                self.checkpoint_written(&handed_over, result, position)?;
+            Done::Written { handed_over, result, position, oldest } => {
+                self.checkpoint_written(&handed_over, result, position, oldest)?;
             }
             Done::Exported => {}
             Done::Installed { result, told } => self.installed(result, told)?,
@@ -166,11 +169,11 @@ impl Owner {
         handed_over: &Arc<Remembered>,
         result: io::Result<(u64, Option<Arc<Run>>)>,
         position: Option<Position>,
+        oldest: Millis,
     ) -> Result<(), CoordinatorError> {
         let file_error = |source| CoordinatorError::File { path: self.data_dir.join("checkpoint"), source };
         let (index, run) = result.map_err(file_error)?;
         self.window.thaw(handed_over, run);
-        let oldest = self.now().saturating_sub(self.config.idempotency_window_ms);
         // No checkpoint names them any more; what cannot be removed now is removed at the next start.
         for run in self.window.drop_before(oldest) {
             let _ = self.disk.remove(&crate::store::runs_dir(&self.data_dir).join(run.name()));

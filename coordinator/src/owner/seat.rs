@@ -137,11 +137,17 @@ impl Owner {
 
     /// Takes everything that has come.
     pub(crate) fn take_all(&mut self) -> Result<(), CoordinatorError> {
-        /// Entries applied in one go: a turn is due between.
+        /// Entries applied in one go, and their bytes: a turn is due between, and heartbeats.
         const FED_MAX: usize = 256;
+        const FED_BYTES_MAX: usize = 4 << 20;
+        let mut bytes = 0;
         for _ in 0..FED_MAX {
             let Some(seat) = &mut self.seat else { return Ok(()) };
+            if bytes >= FED_BYTES_MAX {
+                return Ok(());
+            }
             if let Ok(fed) = seat.feed.try_recv() {
+                bytes += fed.bytes();
                 self.feed(fed)?;
             } else if seat.standing.has_changed().unwrap_or(false) {
                 self.stand()?;
@@ -173,8 +179,8 @@ impl Owner {
         let Some(term) = leads else { return Ok(()) };
         let epoch = u32::try_from(term).map(Epoch).map_err(|_| stopped("its terms have run out"))?;
         if epoch <= self.driver.machine().epoch() {
-            // Only if terms went back, which Raft does not allow.
-            return Err(stopped("its term is over already"));
+            // The news that it leads was overtaken by an entry of the next leader.
+            return Ok(());
         }
         tracing::info!(partition = self.config.partition, term, "leading");
         self.seat.as_mut().expect("just seen").leads = Some(term);

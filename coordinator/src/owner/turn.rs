@@ -104,8 +104,8 @@ impl Owner {
     fn legs(&mut self, legs: Legs) {
         let tag = self.callers.expect(legs.reply);
         let waiter = Waiter { caller: UNARY, tag, wait: legs.wait };
-        if self.shutting_down {
-            self.refuse(waiter, Reason::ShuttingDown);
+        if let Some(reason) = self.refuses_work() {
+            self.refuse(waiter, reason);
             return;
         }
         let request = escrow_tcc::driver::LegsRequest {

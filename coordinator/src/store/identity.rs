@@ -23,6 +23,9 @@ pub(crate) struct Identity {
     /// Which member this is of its group, if the partition is replicated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) replica: Option<Membership>,
+    /// The journal beside it, of a replica: 32 hex digits, learnt when it was made. A replica must not vote with another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    journal_id: Option<String>,
 }
 
 /// Which member of its group a directory is.
@@ -95,9 +98,38 @@ impl Identity {
         let cluster_id = wanted.map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), str::to_owned);
         let replica = replication.map(|replication| Membership::of(disk, replication));
         let replica = replica.transpose().map_err(file_error)?;
-        let identity = Self { format: FORMAT, kind: KIND.into(), partition, cluster_id, replica };
-        let bytes = serde_json::to_vec_pretty(&identity).expect("plain data");
-        durable_replace(disk, &path, &bytes).map_err(file_error)?;
+        let kind = KIND.into();
+        let identity = Self { format: FORMAT, kind, partition, cluster_id, replica, journal_id: None };
+        identity.write(disk, dir)?;
         Ok(identity)
+    }
+
+    /// Says which journal lies beside it; refuses another than before.
+    pub(crate) fn confirm_journal(
+        &mut self,
+        disk: &dyn Disk,
+        dir: &Path,
+        journal_id: u128,
+    ) -> Result<(), CoordinatorError> {
+        let text = format!("{journal_id:032x}");
+        match &self.journal_id {
+            Some(known) if *known == text => Ok(()),
+            Some(known) => Err(CoordinatorError::Foreign {
+                path: dir.to_owned(),
+                why: format!(
+                    "its journal was {known}, but there is {text}; move the directory away, and the replica gets everything from the others"
+                ),
+            }),
+            None => {
+                self.journal_id = Some(text);
+                self.write(disk, dir)
+            }
+        }
+    }
+
+    fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), CoordinatorError> {
+        let path = dir.join("identity.json");
+        let bytes = serde_json::to_vec_pretty(self).expect("plain data");
+        durable_replace(disk, &path, &bytes).map_err(|source| CoordinatorError::File { path, source })
     }
 }

@@ -14,7 +14,7 @@
 //! **Invariant:** no entry reaches the owner before it is committed, and none twice.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +41,9 @@ use crate::wire;
 /// Bytes of entries that a checkpoint includes and that are kept all the same, for followers that are a little behind: the others get
 /// a snapshot.
 pub const BYTES_KEPT: usize = 32 << 20;
+/// Names of files of snapshots that are on their way end so.
+pub(crate) const OUTGOING: &str = ".outgoing";
+pub(crate) const INCOMING: &str = ".incoming";
 /// Proposals handed to Raft in one go.
 const PROPOSALS_PER_TURN: usize = 64;
 
@@ -100,9 +103,23 @@ pub(crate) type RaftOf = Raft<Types, Machine>;
 /// A snapshot that is being received.
 pub(crate) struct Incoming {
     pub(crate) path: PathBuf,
-    pub(crate) file: Box<dyn DiskFile>,
+    pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) position: Position,
     pub(crate) bytes: u64,
+    /// CRC-32C of all of them.
+    pub(crate) crc: u32,
+    /// Bytes that were not synced yet.
+    pub(crate) unsynced: u64,
+}
+
+/// Snapshots from the leader: one at a time.
+#[derive(Default)]
+pub(crate) struct Snapshots {
+    /// Counts them: each has a file of its own.
+    pub(crate) count: u64,
+    pub(crate) incoming: Option<Incoming>,
+    /// The last one is being installed; whoever sent it may have gone.
+    pub(crate) is_installing: bool,
 }
 
 pub(crate) struct Inner {
@@ -115,7 +132,7 @@ pub(crate) struct Inner {
     pub(crate) standing: watch::Receiver<Standing>,
     bytes_kept: usize,
     pub(crate) checkpointed: Arc<Mutex<Position>>,
-    pub(crate) incoming: tokio::sync::Mutex<Option<Incoming>>,
+    pub(crate) snapshots: Mutex<Snapshots>,
 }
 
 /// A replica of a group. Clones are handles of the same one.
@@ -149,12 +166,13 @@ fn config(group: GroupId, times: Times) -> Result<Config, ReplicaError> {
 }
 
 impl Replica {
-    /// Starts a replica over a log that was recovered. `position` is where the owner's state is. Must be called where
-    /// [`crate::runtime`] finds an executor.
+    /// Starts a replica over a log that was recovered. `position` is where the owner's state is, `checkpointed` where its durable
+    /// checkpoint is. Must be called where [`crate::runtime`] finds an executor.
     pub async fn start(
         settings: Settings,
         log: GroupLog,
         position: Position,
+        checkpointed: Position,
     ) -> Result<(Self, Feed), ReplicaError> {
         let Settings {
             group,
@@ -182,7 +200,8 @@ impl Replica {
             snapshot_dir: Arc::new(snapshot_dir),
             feed: feed.downgrade(),
         };
-        let checkpointed = Arc::new(Mutex::new(position.clone()));
+        let checkpointed = Arc::new(Mutex::new(checkpointed));
+        sweep(&*peers.disk, &peers.snapshot_dir);
         let machine = Machine::new(feed.clone(), position, Arc::clone(&checkpointed));
         let config = Arc::new(config(group, times)?);
         let raft = Raft::new(me.id.get(), config, peers.clone(), log.clone(), machine);
@@ -193,12 +212,14 @@ impl Replica {
         let (proposals, proposed) = mpsc::unbounded_channel();
         let (tell, standing) = watch::channel(Standing::default());
         runtime::spawn(hand_over(raft.clone(), proposed, standing.clone()));
-        runtime::spawn(watch_standing(raft.clone(), peers.clone(), times, tell, feed.downgrade()));
-        let incoming = tokio::sync::Mutex::new(None);
+        let tidying = (log.clone(), Arc::clone(&checkpointed), bytes_kept);
+        runtime::spawn(watch_standing(raft.clone(), peers.clone(), times, tell, feed.downgrade(), tidying));
+        let snapshots = Mutex::default();
         let inner =
-            Inner { group, me, raft, log, peers, proposals, standing, bytes_kept, checkpointed, incoming };
+            Inner { group, me, raft, log, peers, proposals, standing, bytes_kept, checkpointed, snapshots };
         let replica = Self(Arc::new(inner));
-        if was_pristine && !is_new {
+        if !is_new {
+            // Until it votes, over all restarts on the way.
             runtime::spawn(crate::membership::join(replica.clone()));
         }
         Ok((replica, fed))
@@ -209,8 +230,9 @@ impl Replica {
         settings: Settings,
         log: GroupLog,
         position: Position,
+        checkpointed: Position,
     ) -> Result<(Self, Feed), ReplicaError> {
-        let started = Self::start(settings, log, position).now_or_never();
+        let started = Self::start(settings, log, position, checkpointed).now_or_never();
         started.expect("a start waits for nothing but what is in memory")
     }
 
@@ -254,15 +276,14 @@ impl Replica {
 
     /// The owner has a durable checkpoint of this place: entries before it may be given up.
     pub fn checkpointed(&self, position: Position) {
-        let superfluous = position.last.and_then(|last| self.0.log.superfluous(last, self.0.bytes_kept));
+        let last = position.last;
         *self.0.checkpointed.lock().unwrap_or_else(PoisonError::into_inner) = position;
-        let raft = self.0.raft.clone();
+        let (raft, log, bytes_kept) = (self.0.raft.clone(), self.0.log.clone(), self.0.bytes_kept);
+        let Some(last) = last else { return };
         runtime::spawn(async move {
             // A stopped Raft tells the owner by the feed.
             let _ = raft.trigger().snapshot().await;
-            if let Some(upto) = superfluous {
-                let _ = raft.trigger().purge_log(upto).await;
-            }
+            give_up_entries(&raft, &log, last, bytes_kept).await;
         });
     }
 
@@ -313,6 +334,17 @@ impl Replica {
     /// The voters of the newest membership.
     pub(crate) fn voters(metrics: &RaftMetrics<Types>) -> BTreeSet<u64> {
         metrics.membership_config.membership().voter_ids().collect()
+    }
+}
+
+/// Removes files of snapshots that were on their way when the process ended.
+fn sweep(disk: &dyn Disk, dir: &Path) {
+    let is_left = |name: &String| name.ends_with(OUTGOING) || name.ends_with(INCOMING);
+    for name in disk.list(dir).unwrap_or_default().iter().filter(|name| is_left(name)) {
+        // It only takes room.
+        if let Err(error) = disk.remove(&dir.join(name)) {
+            tracing::warn!(name, %error, "a file of a snapshot could not be removed");
+        }
     }
 }
 
@@ -419,6 +451,7 @@ async fn watch_standing(
     times: Times,
     tell: watch::Sender<Standing>,
     feed: mpsc::WeakUnboundedSender<Fed>,
+    (log, checkpointed, bytes_kept): (GroupLog, Arc<Mutex<Position>>, usize),
 ) {
     // Beyond the lease that followers grant, and some heartbeats that were lost.
     let silence_max = Duration::from_millis(times.election_ms * 4);
@@ -447,6 +480,16 @@ async fn watch_standing(
                 leads_since = None;
             }
         }
+        // A group that is quiet must not keep old segments for those that are not.
+        if log.is_old(bytes_kept) {
+            let checkpointed = checkpointed.lock().unwrap_or_else(PoisonError::into_inner).last;
+            if let Some(upto) = checkpointed.and_then(|last| log.superfluous(last, bytes_kept)) {
+                let _ = raft.trigger().purge_log(upto).await;
+            }
+            if let Err(error) = log.rebase() {
+                tracing::warn!(%error, "the log of a group cannot be tidied");
+            }
+        }
         tell.send_if_modified(|told| {
             let changed = *told != standing;
             *told = standing;
@@ -459,6 +502,22 @@ async fn watch_standing(
         if let openraft_rt::Select2::First(Err(_)) = Runtime::select2(metrics.changed(), pause).await {
             return;
         }
+    }
+}
+
+/// Lets entries go that a checkpoint includes, once Raft knows of it; and what else keeps old segments of the journal.
+async fn give_up_entries(raft: &RaftOf, log: &GroupLog, checkpointed: LogId, bytes_kept: usize) {
+    const PAUSE: Duration = Duration::from_millis(20);
+    const PAUSES_MAX: usize = 100;
+    for _ in 0..PAUSES_MAX {
+        if raft.metrics().borrow_watched().snapshot >= Some(checkpointed) {
+            break;
+        }
+        runtime::sleep(PAUSE).await;
+    }
+    if let Some(upto) = log.superfluous(checkpointed, bytes_kept) {
+        // A stopped Raft tells the owner by the feed.
+        let _ = raft.trigger().purge_log(upto).await;
     }
 }
 

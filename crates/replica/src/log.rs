@@ -41,10 +41,18 @@ struct State {
     purged: Option<LogId>,
     /// Those after `purged`, without gaps, each with its place in the journal.
     entries: VecDeque<(u64, Entry)>,
-    /// Where the newest record in the journal is that has vote and purged place.
-    base_at: u64,
-    /// As `base_at`, of the last vote: whichever is older must be kept.
-    vote_at: u64,
+    /// The newest base in the journal.
+    base: Option<Base>,
+}
+
+/// A record that has vote and purged place: once it is durable, nothing older is needed but the entries that it left.
+#[derive(Debug, Clone, Copy)]
+struct Base {
+    at: u64,
+    /// The first entry that was not purged then.
+    first_entry_at: u64,
+    /// Bytes that the journal had written then, since it was opened.
+    bytes: u64,
 }
 
 impl State {
@@ -154,7 +162,6 @@ impl Recovering {
             }
             Record::Vote(ballot) => {
                 state.vote = Some(wire::to_vote(ballot));
-                state.vote_at = at;
             }
             Record::Truncate(truncate) => {
                 state.truncate_from(truncate.last.map_or(0, |last| last.index + 1));
@@ -169,7 +176,8 @@ impl Recovering {
                     state.purge(purged);
                 }
                 state.committed = state.committed.max(base.committed.map(wire::to_log_id));
-                (state.base_at, state.vote_at) = (at, at);
+                let first_entry_at = state.entries.front().map_or(at, |(at, _)| *at);
+                state.base = Some(Base { at, first_entry_at, bytes: 0 });
             }
         }
         Ok(())
@@ -309,6 +317,8 @@ impl GroupLog {
     /// behind; as Raft counts.
     pub(crate) fn superfluous(&self, checkpointed: LogId, bytes: usize) -> Option<u64> {
         let state = lock(&self.0.state);
+        // In a journal that others fill, a small log is old, too.
+        let bytes = if self.is_older(&state, bytes) { 0 } else { bytes };
         let mut kept = 0;
         let mut newest = state.entries.iter().rev();
         let first_kept = newest.find(|(_, entry)| {
@@ -317,6 +327,35 @@ impl GroupLog {
         });
         let upto = first_kept.map(|(_, entry)| entry.log_id.index)?;
         Some(upto.min(checkpointed.index)).filter(|&upto| upto >= state.first())
+    }
+
+    fn is_older(&self, state: &State, bytes_kept: usize) -> bool {
+        let written = self.0.journal.stats().bytes;
+        written.saturating_sub(state.base.map_or(0, |base| base.bytes)) > 4 * bytes_kept as u64
+    }
+
+    /// Whether the journal has gone on for long since it had a base of this group: old segments are kept for it.
+    pub(crate) fn is_old(&self, bytes_kept: usize) -> bool {
+        self.is_older(&lock(&self.0.state), bytes_kept)
+    }
+
+    /// Writes a new base, and gives up what the last one has made superfluous, if that is durable.
+    pub(crate) fn rebase(&self) -> io::Result<()> {
+        let mut state = lock(&self.0.state);
+        if let Some(Base { at, first_entry_at, .. }) = state.base
+            && at <= self.0.journal.durable().get()
+        {
+            self.0.trim.needs(&self.0.journal, self.0.group, at.min(first_entry_at));
+        }
+        let base = v1::log_record::Base {
+            vote: state.vote.as_ref().map(wire::ballot),
+            purged: state.purged.map(wire::log_id),
+            committed: state.committed.map(wire::log_id),
+        };
+        let at = self.write(Record::Base(base))?;
+        let first_entry_at = state.entries.front().map_or(at, |(at, _)| *at);
+        state.base = Some(Base { at, first_entry_at, bytes: self.0.journal.stats().bytes });
+        Ok(())
     }
 
     fn write(&self, record: Record) -> io::Result<u64> {
@@ -381,9 +420,7 @@ impl RaftLogStorage<Types> for GroupLog {
         let at = {
             let mut state = lock(&self.0.state);
             state.vote = Some(*vote);
-            let at = self.write(Record::Vote(wire::ballot(vote)))?;
-            state.vote_at = at;
-            at
+            self.write(Record::Vote(wire::ballot(vote)))?
         };
         self.wait(at, Waiter::Vote(done));
         saved.await.map_err(|_| io::Error::other("the journal is closed"))?
@@ -426,22 +463,8 @@ impl RaftLogStorage<Types> for GroupLog {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        let mut state = lock(&self.0.state);
-        state.purge(upto);
-        // The base before this one is durable long since; this one frees the segments before it at the next purge.
-        let kept = state.base_at.min(state.vote_at);
-        if kept > 0 && kept <= self.0.journal.durable().get() {
-            let first = state.entries.front().map_or(kept, |(at, _)| *at);
-            self.0.trim.needs(&self.0.journal, self.0.group, first.min(kept));
-        }
-        let base = v1::log_record::Base {
-            vote: state.vote.as_ref().map(wire::ballot),
-            purged: state.purged.map(wire::log_id),
-            committed: state.committed.map(wire::log_id),
-        };
-        let at = self.write(Record::Base(base))?;
-        (state.base_at, state.vote_at) = (at, at);
-        Ok(())
+        lock(&self.0.state).purge(upto);
+        self.rebase()
     }
 }
 

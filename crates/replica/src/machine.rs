@@ -40,6 +40,16 @@ pub enum Fed {
     Stopped(String),
 }
 
+impl Fed {
+    /// Bytes that whoever takes it has to deal with at once.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Committed(entry) => entry.commands.as_ref().map_or(0, Bytes::len),
+            _ => 0,
+        }
+    }
+}
+
 /// A committed entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {

@@ -55,11 +55,11 @@ impl Replica {
     /// Changes the group; returns when the change is committed. Asking for what is so already is no error: a repetition is safe.
     pub async fn change(&self, change: Change) -> Result<(), ChangeError> {
         match change {
-            Change::Add(member) => self.take_in(&wire::to_member(member), None).await,
+            Change::Add(member) => self.take_in(&wire::to_member(member), &[]).await,
             Change::Remove(id) => self.take_out(id).await,
             Change::Replace(replace) => {
                 let new = replace.new.ok_or_else(|| refused("the new member is missing"))?;
-                self.take_in(&wire::to_member(new), Some(replace.old)).await
+                self.take_in(&wire::to_member(new), &[replace.old]).await
             }
             Change::Lead(id) => self.let_lead(id).await,
         }
@@ -70,8 +70,8 @@ impl Replica {
         if metrics.state.is_leader() { Ok(metrics) } else { Err(self.not_leader()) }
     }
 
-    /// One step towards `new` being a voter and `old` no member. True when that is so.
-    pub(crate) async fn step_in(&self, new: &Member, old: Option<u64>) -> Result<bool, ChangeError> {
+    /// One step towards `new` being a voter and none of `old` a member. True when that is so.
+    pub(crate) async fn step_in(&self, new: &Member, old: &[u64]) -> Result<bool, ChangeError> {
         let metrics = self.lead_now()?;
         let membership = metrics.membership_config.membership();
         let (voters, id) = (Replica::voters(&metrics), new.id.get());
@@ -82,25 +82,31 @@ impl Replica {
         }
         let is_settled = metrics.membership_config == metrics.committed_membership_config
             && membership.get_joint_config().len() == 1;
-        let is_old_gone = old.is_none_or(|old| membership.get_node(&old).is_none());
-        if voters.contains(&id) && is_old_gone {
+        let left: BTreeSet<u64> =
+            old.iter().copied().filter(|old| membership.get_node(old).is_some()).collect();
+        if voters.contains(&id) && left.is_empty() {
             return Ok(is_settled);
+        }
+        if voters.contains(&id) && left.is_disjoint(&voters) && is_settled {
+            // Lives that ended before they could vote.
+            let change = openraft::ChangeMembers::RemoveNodes(left);
+            self.0.raft.change_membership(change, false).await.map_err(refused)?;
+            return Ok(true);
         }
         let matched = metrics.replication.as_ref().and_then(|all| all.get(&id).copied().flatten());
         let behind = metrics.last_log_index.unwrap_or(0).saturating_sub(matched.map_or(0, |id| id.index));
         if matched.is_none() || behind > BEHIND_MAX || !is_settled {
             return Ok(false);
         }
-        let mut wanted: BTreeSet<u64> = voters;
+        let mut wanted = voters.clone();
         wanted.insert(id);
-        if let Some(old) = old {
-            wanted.remove(&old);
-        }
+        wanted.retain(|voter| !left.contains(voter));
         self.0.raft.change_membership(wanted, false).await.map_err(refused)?;
-        Ok(true)
+        // Those of them that did not vote are still to go.
+        Ok(left.is_subset(&voters))
     }
 
-    async fn take_in(&self, new: &Member, old: Option<u64>) -> Result<(), ChangeError> {
+    async fn take_in(&self, new: &Member, old: &[u64]) -> Result<(), ChangeError> {
         while !self.step_in(new, old).await? {
             runtime::sleep(PAUSE).await;
         }
@@ -168,14 +174,14 @@ impl Replica {
         };
         let members = metrics.membership_config.membership().nodes().map(|(&id, _)| id);
         let same: Vec<u64> = members.filter(|&id| member_id(id).number() == new.id.number()).collect();
-        let old = same.iter().copied().find(|&id| id != new.id.get());
+        let old: Vec<u64> = same.iter().copied().filter(|&id| id != new.id.get()).collect();
         if same.is_empty() {
             return refuse(format!(
                 "{} is not a member of {}: an operator must add it",
                 new.id, self.0.group
             ));
         }
-        match self.step_in(new, old).await {
+        match self.step_in(new, &old).await {
             Ok(true) => v1::JoinAnswer::default(),
             Ok(false) => refuse("catching up".into()),
             Err(error) => refuse(error.to_string()),

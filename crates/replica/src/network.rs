@@ -15,18 +15,17 @@ use escrow_proto::v1;
 use escrow_proto::v1::call_request::Call;
 use escrow_proto::v1::call_response::Answer;
 use futures_util::future::BoxFuture;
-use openraft::errors::ErrorSource as _;
+use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::impls::BoxedErrorSource;
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::{OptionalSend, StorageError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Malformed;
+use crate::group::OUTGOING;
 use crate::machine::{Fed, Snapshot};
 use crate::runtime;
 use crate::types::{Address, GroupId, MemberId, Position, RaftSnapshot, Types, Vote};
@@ -162,7 +161,8 @@ impl Peer {
 
     /// Has the owner write its newest checkpoint to a file.
     async fn export(&self) -> Result<(PathBuf, Position), String> {
-        let name = format!("{}-to-{}.snapshot", self.peers.group, MemberId::from_raw(self.target));
+        let target = MemberId::from_raw(self.target);
+        let name = format!("{}-to-{target}-{}{OUTGOING}", self.peers.group, runtime::random());
         let path = self.peers.snapshot_dir.join(name);
         let (done, exported) = oneshot::channel();
         let feed = self.peers.feed.upgrade().ok_or("the owner has ended")?;
@@ -177,12 +177,8 @@ impl Peer {
         path: &Path,
         position: &Position,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let lost = |error: std::io::Error| {
-            StreamingError::StorageError(StorageError::read_snapshot(
-                None,
-                BoxedErrorSource::from_error(&error),
-            ))
-        };
+        // The file is for this transfer alone: what is wrong with it is no reason to stop Raft.
+        let lost = |error: std::io::Error| StreamingError::Network(NetworkError::new(&error));
         let file = self.peers.disk.open(path).map_err(lost)?;
         let size = file.size().map_err(lost)?;
         let mut offset = 0;

@@ -66,6 +66,19 @@ pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     }
 }
 
+/// A random number.
+pub(crate) fn random() -> u64 {
+    executor().map_or_else(rand::random, |executor| executor.random())
+}
+
+/// Does something that blocks, without holding up the tasks of the runtime. A simulation has no other thread, and does it at once.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match executor() {
+        Some(_) => Some(work()),
+        None => tokio::task::spawn_blocking(work).await.ok(),
+    }
+}
+
 /// Resolves after a time.
 pub(crate) fn sleep(time: Duration) -> Sleep {
     Sleep::until(Instant::of_now() + time)

@@ -3,18 +3,25 @@
 //! **Invariant:** a call that is meant for another member, group or cluster changes nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use escrow_proto::v1;
 use escrow_proto::v1::call_request::Call;
 use escrow_proto::v1::call_response::Answer;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use tokio::sync::oneshot;
 
 use crate::error::Malformed;
-use crate::group::{Incoming, Replica};
+use crate::group::{INCOMING, Incoming, Replica, Snapshots};
 use crate::machine::Snapshot;
-use crate::types::{Entry, GroupId, RaftSnapshot, Vote};
+use crate::runtime;
+use crate::types::{Entry, GroupId, Position, RaftSnapshot, Vote};
 use crate::wire;
+
+/// The CRC-32C of bytes that end with their own CRC-32C, little endian: so every file of a snapshot ends.
+const SOUND: u32 = 0x4867_4BC7;
+/// A file is synced on the way, so that its end is not held up by all of it.
+const SYNC_EVERY_BYTES: u64 = 8 << 20;
 
 /// Why a call was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -148,30 +155,71 @@ impl Replica {
     async fn receive(&self, call: v1::SnapshotCall) -> Result<v1::SnapshotAnswer, Unanswered> {
         let vote = wire::wanted_vote(call.vote)?;
         let position = wire::to_position(call.position.unwrap_or_default())?;
-        let mut slot = self.0.incoming.lock().await;
-        let disk = &self.0.peers.disk;
-        if call.offset == 0 {
-            let path = self.0.peers.snapshot_dir.join("incoming.snapshot");
-            // Left by a transfer that broke off.
-            let _ = disk.remove(&path);
-            let file = disk.create_new(&path).map_err(failed)?;
-            *slot = Some(Incoming { path, file, position: position.clone(), bytes: 0 });
+        let (is_done, offset) = (call.done, call.offset);
+        let mut incoming = self.incoming(offset, &position)?;
+        incoming.file.write_all_at(&call.chunk, offset).map_err(failed)?;
+        let bytes = call.chunk.len() as u64;
+        incoming.bytes += bytes;
+        incoming.unsynced += bytes;
+        incoming.crc = crc32c::crc32c_append(incoming.crc, &call.chunk);
+        if is_done && incoming.crc != SOUND {
+            return Err(failed("the snapshot does not end with its checksum"));
         }
-        let incoming =
-            slot.as_mut().filter(|incoming| incoming.position == position && incoming.bytes == call.offset);
-        let incoming = incoming.ok_or_else(|| failed("not the chunk that is next: begin again"))?;
-        incoming.file.write_all_at(&call.chunk, call.offset).map_err(failed)?;
-        incoming.bytes += call.chunk.len() as u64;
-        if !call.done {
+        if is_done || incoming.unsynced >= SYNC_EVERY_BYTES {
+            incoming.unsynced = 0;
+            let file = Arc::clone(&incoming.file);
+            let synced = runtime::blocking(move || file.sync_data()).await;
+            synced.ok_or_else(|| failed("the sync was cut off"))?.map_err(failed)?;
+        }
+        if !is_done {
+            self.snapshots().incoming = Some(incoming);
             return Ok(v1::SnapshotAnswer { vote: Some(self.ballot(vote)) });
         }
-        let incoming = slot.take().expect("just used");
-        incoming.file.sync_data().map_err(failed)?;
-        disk.sync_dir(&self.0.peers.snapshot_dir).map_err(failed)?;
-        let (meta, path) = (position.meta(), incoming.path);
-        let snapshot = RaftSnapshot { meta, snapshot: Snapshot::File { path, position } };
-        let answer = self.0.raft.install_full_snapshot(vote, snapshot).await.map_err(failed)?;
-        Ok(v1::SnapshotAnswer { vote: Some(wire::ballot(&answer.vote)) })
+        self.install(incoming, vote).await
+    }
+
+    /// The snapshot that a chunk belongs to, taken out until the chunk is dealt with.
+    fn incoming(&self, offset: u64, position: &Position) -> Result<Incoming, Unanswered> {
+        let mut snapshots = self.snapshots();
+        if snapshots.is_installing {
+            return Err(failed("a snapshot is being installed"));
+        }
+        if offset > 0 {
+            let is_next = |it: &Incoming| it.position == *position && it.bytes == offset;
+            let incoming = snapshots.incoming.take().filter(is_next);
+            return incoming.ok_or_else(|| failed("not the chunk that is next: begin again"));
+        }
+        snapshots.count += 1;
+        let path = self.0.peers.snapshot_dir.join(format!("{}-{}{INCOMING}", self.0.group, snapshots.count));
+        let file = Arc::from(self.0.peers.disk.create_new(&path).map_err(failed)?);
+        if let Some(old) = snapshots.incoming.take() {
+            // It only takes room.
+            let _ = self.0.peers.disk.remove(&old.path);
+        }
+        Ok(Incoming { path, file, position: position.clone(), bytes: 0, crc: 0, unsynced: 0 })
+    }
+
+    fn snapshots(&self) -> MutexGuard<'_, Snapshots> {
+        self.0.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Installs a snapshot that is whole, in a task of its own: it goes on when whoever sent it has given up waiting, and no other is taken
+    /// meanwhile.
+    async fn install(&self, incoming: Incoming, vote: Vote) -> Result<v1::SnapshotAnswer, Unanswered> {
+        self.0.peers.disk.sync_dir(&self.0.peers.snapshot_dir).map_err(failed)?;
+        self.snapshots().is_installing = true;
+        let (replica, (told, installed)) = (self.clone(), oneshot::channel());
+        runtime::spawn(async move {
+            let Incoming { path, position, .. } = incoming;
+            let meta = position.meta();
+            let snapshot = RaftSnapshot { meta, snapshot: Snapshot::File { path, position } };
+            let result = replica.0.raft.install_full_snapshot(vote, snapshot).await;
+            replica.snapshots().is_installing = false;
+            let answer = result.map(|answer| v1::SnapshotAnswer { vote: Some(wire::ballot(&answer.vote)) });
+            // The sender may have given up.
+            let _ = told.send(answer.map_err(failed));
+        });
+        installed.await.map_err(|_| failed("the replica has ended"))?
     }
 
     /// The newest vote that it knows: the sender stops when that is newer than its own.

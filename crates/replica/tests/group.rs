@@ -98,11 +98,15 @@ async fn own(replica: Replica, mut feed: Feed, state: Arc<Mutex<Text>>, checkpoi
             }
             Fed::Export { path, done } => {
                 let state = lock(&state);
-                std::fs::write(path, encode(&state)).unwrap();
+                let mut bytes = encode(&state);
+                bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+                std::fs::write(path, bytes).unwrap();
                 drop(done.send(Ok(state.position.clone())));
             }
             Fed::Install { position, path, done } => {
-                let text = std::fs::read_to_string(path).unwrap();
+                let mut bytes = std::fs::read(path).unwrap();
+                bytes.truncate(bytes.len() - 4);
+                let text = String::from_utf8(bytes).unwrap();
                 let commands = text.lines().map(ToOwned::to_owned).collect();
                 *lock(&state) = Text { position, commands };
                 drop(done.send(Ok(())));
@@ -145,7 +149,8 @@ impl Node {
             snapshot_dir: dir.path().to_owned(),
             bytes_kept: 1_000,
         };
-        let (replica, feed) = Replica::start(settings, log, Position::default()).await.unwrap();
+        let (replica, feed) =
+            Replica::start(settings, log, Position::default(), Position::default()).await.unwrap();
         lock(&network.replicas).insert(format!("http://{number}"), Replicas::new([replica.clone()]));
         let state = Arc::new(Mutex::new(Text::default()));
         let owner = tokio::spawn(own(replica.clone(), feed, Arc::clone(&state), checkpoint_every));

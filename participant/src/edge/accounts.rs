@@ -141,7 +141,8 @@ impl AccountService for Edge {
             if self.account_on(handle, key).await?.is_some() {
                 let command = SetFrozen { account: key, frozen: request.get_ref().frozen };
                 self.ask(handle, Command::SetFrozen(command)).await?;
-                let account = self.account_on(handle, key).await?;
+                // It is done: a failure from here on must not look as if it were not.
+                let account = self.account_on(handle, key).await.map_err(|_| unknown())?;
                 return Ok(Response::new(proto::SetFrozenResponse { account }));
             }
         }

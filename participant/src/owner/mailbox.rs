@@ -169,7 +169,7 @@ impl Handle {
         let (sender, receiver) = oneshot::channel();
         let read: ReadAt = Box::new(move |view| drop(sender.send(read(view))));
         self.jobs.send(Job::ReadAt(index, read)).await.map_err(|_| Refused::Closed)?;
-        receiver.await.map_err(|_| Refused::Closed)
+        receiver.await.map_err(|_| self.check_serving().err().unwrap_or(Refused::Closed))
     }
 
     /// Asks the owner; the answer is of applied state, which a replica that does not lead may have later than others.

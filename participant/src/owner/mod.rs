@@ -274,7 +274,7 @@ impl Owner {
 
     /// Hands what changed to the checkpoint thread, if anything did. False while a checkpoint is being written.
     fn start_checkpoint(&mut self) -> bool {
-        if self.checkpoint_running.is_some() {
+        if self.checkpoint_running.is_some() || self.is_installing() {
             return false;
         }
         self.bytes_logged = 0;

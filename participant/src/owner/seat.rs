@@ -102,8 +102,9 @@ async fn installed(installing: Option<&mut Installing>) -> Result<Held, Particip
 impl Owner {
     /// Takes an event, and what else has come by now.
     pub(super) fn take(&mut self, event: Event) -> Result<(), ParticipantError> {
-        /// Entries applied in one go.
+        /// Entries applied in one go, and their bytes: others are due between, and heartbeats.
         const FED_MAX: usize = 256;
+        const FED_BYTES_MAX: usize = 4 << 20;
         match event {
             Event::Standing => {
                 self.stand();
@@ -112,11 +113,16 @@ impl Owner {
             Event::Installed(held) => self.installed(*held),
             Event::Fed(None) => Err(ParticipantError::Ended("replication")),
             Event::Fed(Some(first)) => {
+                let mut bytes = first.bytes();
                 self.feed(first)?;
                 for _ in 0..FED_MAX {
                     let seat = self.seat.as_mut().expect("whoever is fed has a seat");
                     let Ok(fed) = seat.feed.try_recv() else { break };
+                    bytes += fed.bytes();
                     self.feed(fed)?;
+                    if bytes >= FED_BYTES_MAX {
+                        break;
+                    }
                 }
                 Ok(())
             }
@@ -172,6 +178,11 @@ impl Owner {
         self.pending.push_back(Pending { index: 0, time_ms, submissions: Vec::new() });
     }
 
+    /// Whether the state is about to be replaced: what it is now must not be written over that.
+    pub(super) fn is_installing(&self) -> bool {
+        self.seat.as_ref().is_some_and(|seat| seat.installing.is_some())
+    }
+
     /// The term in which the shard is served here, if it is replicated.
     pub(crate) fn serves(&self) -> Option<u64> {
         self.seat.as_ref().and_then(|seat| seat.serving.borrow().term)
@@ -190,6 +201,7 @@ impl Owner {
         }
         seat.tell(None);
         self.pending.clear();
+        self.reads.clear();
     }
 
     /// Proposes an entry; false when this replica does not lead.

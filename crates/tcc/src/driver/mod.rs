@@ -309,6 +309,11 @@ impl Driver {
     /// Makes the volatile state anew for every unfinished transaction, once the new epoch is applied. External
     /// participants are called at once; wallet shards when they are greeted.
     pub fn recover(&mut self) {
+        // What was taken under another epoch bears its sequences: nothing may be, before this one is open.
+        assert!(
+            self.pending_keys.is_empty() && self.flights.is_empty(),
+            "work was taken before its epoch was open"
+        );
         let epoch = self.machine.epoch();
         self.flights = Window::default();
         self.flights.start_epoch(epoch, self.machine.live().next());
