@@ -3,6 +3,7 @@
 mod account;
 mod bench;
 mod chaos;
+mod cluster;
 mod completions;
 mod coordinator;
 mod demo;
@@ -59,6 +60,9 @@ pub enum Command {
     Operator(operator::Command),
     /// Show the servers, their logs, and what is in doubt
     Status(status::Args),
+    /// Look at the replicas of shards and coordinators, and change who they are
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Check that no money appeared or vanished, and that the logs give the live state
     Verify(verify::Args),
     /// Measure: run load, then verify
@@ -93,6 +97,7 @@ pub fn run(command: Command, shared: &Shared, output: &Output) -> Result<Exit, F
         Command::Tx(command) => block_on(tx::run(command, output)),
         Command::Operator(command) => block_on(operator::run(command, output)),
         Command::Status(args) => block_on(status::run(args, output)),
+        Command::Cluster(command) => block_on(cluster::run(command, output)),
         Command::Verify(args) => block_on(verify::run(args, output)),
         Command::Bench(args) => block_on(bench::run(args, output)),
         Command::Chaos(command) => block_on_two(chaos::run(command, output)),

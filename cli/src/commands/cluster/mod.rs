@@ -1,0 +1,123 @@
+//! `escrow cluster`: the replicas of every partition and shard, and changes of who they are.
+//!
+//! - `survey`: which processes there are, and what they say
+//! - `status`: that as a table and as a document
+//! - `change`: what the leader of a group is asked to do
+
+mod change;
+mod status;
+mod survey;
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use escrow_cluster::groups::parse_group;
+use escrow_proto::v1::Member;
+use escrow_proto::v1::change_group_request::{Change, Replace};
+use escrow_replica::{GroupId, MemberId};
+
+use self::survey::Processes;
+use crate::config::parse_numbered_url;
+use crate::exit::{Exit, Failure, with_exit_codes};
+use crate::output::Output;
+use crate::time::parse_duration;
+
+/// What is done about the replicas of a cluster.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show every group: its members, who leads, and how far each is
+    #[command(after_help = with_exit_codes!("Examples:
+  escrow cluster status
+  escrow cluster status --data-dir ./escrow-data
+  escrow cluster status --endpoint http://10.0.0.1:7400+http://10.0.0.2:7400+http://10.0.0.3:7400
+  escrow cluster status --process http://10.0.0.1:7410 -o json | jq '.groups[] | select(.leader == null)'
+
+LAST to PURGED are places in the log of the group, each as that member knows it: the newest entry, what a
+majority has, what its state includes, its checkpoint, and what its log does not hold any more. LAG is
+how many entries the leader has that the member is not known to have; SILENT since when the leader has
+heard nothing of it."))]
+    Status {
+        #[command(flatten)]
+        processes: Processes,
+    },
+    /// Add a replica to a group: it catches up, then it votes
+    #[command(after_help = with_exit_codes!("Examples:
+  escrow cluster add --group shard-0 --member 4=http://10.0.0.4:7410
+  escrow cluster add --group coordinator-0 --member 4=http://10.0.0.4:7400 --within 1h
+
+Start the new process first, with --replica-number 4, --replica for every member and itself, and without
+--found. Asking again for what is so already changes nothing."))]
+    Add {
+        /// The new member: its number and where it listens
+        #[arg(long, value_name = "N=URL", value_parser = parse_numbered_url::<MemberId>)]
+        member: (MemberId, String),
+        #[command(flatten)]
+        subject: Subject,
+    },
+    /// Take a replica out of its group
+    #[command(after_help = with_exit_codes!("Examples:
+  escrow cluster remove --group shard-0 --member 2
+  escrow cluster remove --group shard-0 --member 2.9f21c07e
+
+The process may be gone already. Asking again for what is so already changes nothing."))]
+    Remove {
+        /// The member, as `escrow cluster status` shows it
+        #[arg(long, value_name = "MEMBER")]
+        member: MemberId,
+        #[command(flatten)]
+        subject: Subject,
+    },
+    /// Add a replica, and take another out when the new one has caught up
+    #[command(after_help = with_exit_codes!("Examples:
+  escrow cluster replace --group shard-0 --old 2 --new 4=http://10.0.0.4:7410
+
+For a machine that does not come back. Start the new process first, as for `escrow cluster add`."))]
+    Replace {
+        /// The member that goes, as `escrow cluster status` shows it
+        #[arg(long, value_name = "MEMBER")]
+        old: MemberId,
+        /// The new member: its number and where it listens
+        #[arg(long, value_name = "N=URL", value_parser = parse_numbered_url::<MemberId>)]
+        new: (MemberId, String),
+        #[command(flatten)]
+        subject: Subject,
+    },
+    /// Let another replica lead its group
+    #[command(after_help = with_exit_codes!("Examples:
+  escrow cluster lead --group shard-0
+  escrow cluster lead --group coordinator-0 --to 2"))]
+    Lead {
+        /// The member that is to lead (default: whichever is furthest)
+        #[arg(long, value_name = "MEMBER")]
+        to: Option<MemberId>,
+        #[command(flatten)]
+        subject: Subject,
+    },
+}
+
+/// Which group is changed, and how long that may take.
+#[derive(Debug, clap::Args)]
+pub struct Subject {
+    /// The group: shard-N or coordinator-N
+    #[arg(long, value_name = "GROUP", value_parser = parse_group)]
+    group: GroupId,
+    /// How long to wait: a new member may have to get everything first
+    #[arg(long, default_value = "5m", value_name = "SPAN", value_parser = parse_duration)]
+    within: Duration,
+    #[command(flatten)]
+    processes: Processes,
+}
+
+pub(super) async fn run(command: Command, output: &Output) -> Result<Exit, Failure> {
+    let member = |(id, endpoint): (MemberId, String)| Member { id: id.get(), endpoint };
+    let (subject, change) = match command {
+        Command::Status { processes } => return status::run(&processes, output).await,
+        Command::Add { member: new, subject } => (subject, Change::Add(member(new))),
+        Command::Remove { member, subject } => (subject, Change::Remove(member.get())),
+        Command::Replace { old, new, subject } => {
+            (subject, Change::Replace(Replace { old: old.get(), new: Some(member(new)) }))
+        }
+        Command::Lead { to, subject } => (subject, Change::Lead(to.map_or(0, MemberId::get))),
+    };
+    change::run(&subject, change, output).await
+}
