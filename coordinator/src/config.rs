@@ -1,10 +1,13 @@
 //! What can be set, with defaults that suit most, and the checks that refuse what cannot work.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use escrow_replica::Replication;
 use escrow_service::Replicas;
+use escrow_tcc::routing::Routing;
+use escrow_types::{ParticipantId, SlotRange};
 use serde::{Deserialize, Serialize};
 
 use crate::error::CoordinatorError;
@@ -74,6 +77,42 @@ impl ParticipantConfig {
     }
 }
 
+/// Which wallet shard holds which slots of accounts: in a file, runs of slots and the id of their shard, as in `0-2047 = 0`.
+/// None: equal runs over the shards, in the order of their ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "BTreeMap<String, u16>", into = "BTreeMap<String, u16>")]
+pub struct Slots(Vec<SlotRange>);
+
+impl Slots {
+    /// How accounts find their shard. `shards` are the wallet shards; slots may only be given to these.
+    pub fn routing(&self, shards: Vec<ParticipantId>) -> Result<Routing, CoordinatorError> {
+        let wrong = |why: String| Err(CoordinatorError::Config(format!("slots: {why}")));
+        if self.0.is_empty() {
+            return Ok(Routing::new(shards));
+        }
+        if let Some(range) = self.0.iter().find(|range| !shards.contains(&range.shard)) {
+            return wrong(format!("{} are given to shard {}, which is none", range.slots(), range.shard.0));
+        }
+        Routing::of_ranges(&self.0).or_else(|error| wrong(error.to_string()))
+    }
+}
+
+impl TryFrom<BTreeMap<String, u16>> for Slots {
+    type Error = String;
+
+    fn try_from(runs: BTreeMap<String, u16>) -> Result<Self, String> {
+        let range = |(slots, shard): (String, u16)| SlotRange::parse(&slots, ParticipantId(shard));
+        let ranges: Result<_, _> = runs.into_iter().map(range).collect();
+        ranges.map(Self).map_err(|error| error.to_string())
+    }
+}
+
+impl From<Slots> for BTreeMap<String, u16> {
+    fn from(slots: Slots) -> Self {
+        slots.0.into_iter().map(|range| (range.slots(), range.shard.0)).collect()
+    }
+}
+
 /// Settings of one coordinator. Times in milliseconds, sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -89,6 +128,8 @@ pub struct Config {
     pub cluster_id: Option<String>,
     /// The participants.
     pub participants: Vec<ParticipantConfig>,
+    /// Which of the wallet shards holds which accounts. Part of the data, as the set of shards is: accounts do not move.
+    pub slots: Slots,
     /// Unfinished for this long: in doubt.
     pub in_doubt_after_ms: u64,
     /// Unfinished transactions at a time; more are refused with OVERLOADED.
@@ -123,6 +164,7 @@ impl Default for Config {
             partition: 0,
             cluster_id: None,
             participants: Vec::new(),
+            slots: Slots::default(),
             in_doubt_after_ms: 10_000,
             in_flight_max: 1_000_000,
             default_timeout_ms: 5_000,
@@ -140,6 +182,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How accounts find their wallet shard.
+    pub fn routing(&self) -> Result<Routing, CoordinatorError> {
+        let shards = self.participants.iter().filter(|one| one.kind == ParticipantKind::Stream);
+        self.slots.routing(shards.map(|shard| ParticipantId(shard.id)).collect())
+    }
+
     /// Fills in names that were left out and checks everything that can be checked without touching the disk.
     pub fn validated(mut self) -> Result<Self, CoordinatorError> {
         let wrong = |what: String| Err(CoordinatorError::Config(what));
@@ -160,6 +208,7 @@ impl Config {
             }
             participant.check_endpoint().map_err(CoordinatorError::Config)?;
         }
+        self.routing()?;
         if self.in_flight_max == 0 || self.in_flight_max > 16_000_000 {
             return wrong("in_flight_max must be from 1 to 16,000,000".into());
         }
@@ -234,5 +283,25 @@ mod tests {
         assert!(check(replica).unwrap_err().contains("the replica 'http://127.0.0.1:1' is given twice"));
         let none = Config { in_flight_max: 0, ..Config::default() };
         assert!(none.validated().unwrap_err().to_string().contains("in_flight_max"));
+    }
+    #[test]
+    fn slots_are_dealt_to_the_shards_that_there_are() {
+        let with = |runs: &[(&str, u16)]| {
+            let runs: BTreeMap<String, u16> =
+                runs.iter().map(|&(run, shard)| (run.to_owned(), shard)).collect();
+            let slots = Slots::try_from(runs.clone())?;
+            assert_eq!(BTreeMap::from(slots.clone()), runs, "written as it was read");
+            let participants =
+                vec![participant(0, "http://127.0.0.1:1"), participant(1, "http://127.0.0.1:2")];
+            let config = Config { slots, participants, ..Config::default() }.validated();
+            config.map(|config| config.routing().unwrap()).map_err(|error| error.to_string())
+        };
+        let equal = Routing::new(vec![ParticipantId(0), ParticipantId(1)]);
+        assert_eq!(with(&[]).unwrap(), equal);
+        assert_eq!(with(&[("0-99", 1), ("100-4095", 0)]).unwrap().shards(), equal.shards());
+        assert!(with(&[("0-99", 1), ("100-4095", 2)]).unwrap_err().contains("shard 2, which is none"));
+        assert!(with(&[("0-99", 1), ("99-4095", 0)]).unwrap_err().contains("slot 99 is given twice"));
+        assert!(with(&[("0-4094", 1)]).unwrap_err().contains("slot 4095 is given to no shard"));
+        assert!(with(&[("0-4096", 1)]).unwrap_err().contains("'0-4096' is not a run"));
     }
 }

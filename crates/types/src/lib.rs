@@ -28,7 +28,7 @@ pub use digest::Digest;
 pub use id::{AccountId, AccountKey, IdError, TransactionId, TransactionKey};
 pub use money::{Amount, AmountError, Currency};
 pub use reason::{Answer, Reason};
-pub use routing::{ParticipantId, Slot};
+pub use routing::{ParticipantId, Slot, SlotRange};
 pub use xid::{Epoch, Partition, Sequence, Xid};
 
 /// Milliseconds since the Unix epoch. Pure crates never read a clock: time arrives as data of a command.
