@@ -8,6 +8,7 @@
 //! - [`commands`]: one file a command or group of commands
 //! - [`bench`](mod@bench): the load generator
 //! - [`config`]: configuration of the servers: flag, environment, file, default
+//! - [`cluster_file`]: one file for all servers of a cluster on several machines
 //! - [`output`]: tables for people, JSON for machines: the only module that prints
 //! - [`exit`]: exit codes, and errors with their codes
 //! - [`logging`], [`money`], [`time`]: logs to stderr; amounts and legs, and spans of time, as people write them
@@ -17,6 +18,7 @@
 
 pub mod args;
 pub mod bench;
+pub mod cluster_file;
 pub mod commands;
 pub mod config;
 pub mod exit;

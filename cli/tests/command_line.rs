@@ -250,6 +250,49 @@ fn servers_refuse_a_port_in_use() {
 }
 
 #[test]
+fn a_cluster_file_is_made_and_says_what_a_server_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let path = directory.path().join("cluster.toml");
+    let init = format!("cluster init --shards 1 --replicas 1 --host 127.0.0.1 --base-port {port}");
+    fs::write(&path, run(&init).stdout).unwrap();
+    let of = |command: &str, node: &str, more: &str| {
+        let file = path.display();
+        run(&format!("{command} --cluster-file {file} --node {node} --data-dir {file}.d -o json{more}"))
+    };
+    // It listens where the file says.
+    let ran = of("coordinator", "coordinator-0", "");
+    assert_eq!((ran.code, ran.error_code().as_str()), (Some(1), "PORT_IN_USE"), "{ran:?}");
+    assert!(ran.stderr.contains(&port.to_string()), "{ran:?}");
+    for (ran, part) in [
+        (of("participant", "coordinator-0", ""), "escrow coordinator runs it"),
+        (of("participant", "participant-7", ""), "coordinator-0, participant-0"),
+        (of("participant", "participant-0", " --shards 1"), "cannot be used with"),
+        (of("coordinator", "coordinator-0", " --replica 1=http://a:1"), "cannot be used with"),
+        (run(&format!("participant --cluster-file {}", path.display())), "--node <NAME>"),
+        (run("participant --cluster-file /no/such.toml --node x"), "/no/such.toml"),
+        (of("coordinator", "coordinator-0", " --found"), "need --replica-number"),
+    ] {
+        assert!(ran.code == Some(2) && ran.stderr.contains(part), "'{part}' is missing: {ran:?}");
+    }
+}
+
+#[test]
+fn a_cluster_file_for_machines_puts_replicas_apart() {
+    let init = "cluster init --shards 2 --replicas 3 --host a --host b";
+    let ran = run(&format!("{init} -o json"));
+    assert_eq!((ran.code, ran.error_code().as_str()), (Some(2), "INVALID_ARGUMENT"), "{ran:?}");
+    let made = run(&format!("{init} --host c -o json")).json();
+    assert_eq!(made["node"].as_array().unwrap().len(), 9, "{made}");
+    let text = run(&format!("{init} --host c")).stdout;
+    assert!(
+        text.contains("[[node]]") && text.contains("--endpoint http://c:7400+http://a:7400+http://b:7400"),
+        "{text}"
+    );
+}
+
+#[test]
 fn chaos_without_failpoints_says_which_program_has_them() {
     let ran = run("chaos run crash-table --duration 10s -o json");
     assert_eq!((ran.code, ran.error_code().as_str()), (Some(7), "CANNOT_RUN_HERE"), "{ran:?}");

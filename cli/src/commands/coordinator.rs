@@ -7,8 +7,10 @@ use std::time::Duration;
 use escrow_coordinator::{Archive, Config, CoordinatorError, ParticipantConfig, ParticipantKind, Server};
 use escrow_service::ListenError;
 
+use super::place::{Place, PlaceArgs};
 use super::replication::ReplicationArgs;
 use super::servers::shutdown;
+use crate::cluster_file::Kind;
 use crate::config::{self, external_id, parse_archive, parse_named_url, parse_numbered_url, set};
 use crate::exit::{Exit, Failure};
 use crate::time::parse_duration;
@@ -23,6 +25,7 @@ use crate::time::parse_duration;
   escrow coordinator --replica-number 1 --replica 1=http://10.0.0.1:7400 --replica 2=http://10.0.0.2:7400 \\
       --replica 3=http://10.0.0.3:7400 --cluster-id 0191f3c0a1b27c3d8e4f5a6b7c8d9e0f --found \\
       --participant 0=http://10.0.0.1:7410+http://10.0.0.2:7410+http://10.0.0.3:7410
+  escrow coordinator --cluster-file /etc/escrow/cluster.toml --node coordinator-0.1
 
 A flag wins over its environment variable, that over the file, that over the default. The file has the
 same names with underscores, times in milliseconds, [[participants]] with id, endpoint, name, kind, and
@@ -38,13 +41,14 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", env = "ESCROW_LISTEN")]
     listen: Option<SocketAddr>,
     /// The partition that this coordinator leads
-    #[arg(long, value_name = "N", env = "ESCROW_PARTITION")]
+    #[arg(long, value_name = "N", env = "ESCROW_PARTITION", conflicts_with = "cluster_file")]
     partition: Option<u16>,
     /// The cluster that it belongs to, the same for all its coordinators: 32 hex digits (default: made at the first start)
-    #[arg(long, value_name = "HEX", env = "ESCROW_CLUSTER_ID")]
+    #[arg(long, value_name = "HEX", env = "ESCROW_CLUSTER_ID", conflicts_with = "cluster_file")]
     cluster_id: Option<String>,
     /// A wallet shard by its number, with + between the URLs of its replicas; may be repeated
-    #[arg(long = "participant", value_name = "ID=URL", value_parser = parse_numbered_url::<u16>)]
+    #[arg(long = "participant", value_name = "ID=URL", value_parser = parse_numbered_url::<u16>,
+        conflicts_with = "cluster_file")]
     participants: Vec<(u16, String)>,
     /// An external participant by the name that legs use; may be repeated
     #[arg(long = "external", value_name = "NAME=URL", value_parser = parse_named_url)]
@@ -81,11 +85,17 @@ pub struct Args {
     message_bytes_max: Option<usize>,
     #[command(flatten)]
     replication: ReplicationArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
 }
 
 impl Args {
     fn resolve(self) -> Result<Config, Failure> {
         let mut config: Config = config::load(self.config.as_deref())?;
+        let place = self.place.find(Kind::Coordinator)?;
+        if let Some(place) = &place {
+            put_at(&mut config, place);
+        }
         let millis = |span: Option<Duration>| span.map(|span| span.as_millis() as u64);
         set(&mut config.data_dir, self.data_dir);
         set(&mut config.listen, self.listen);
@@ -115,9 +125,12 @@ impl Args {
             kind: ParticipantKind::Unary,
         });
         let given: Vec<ParticipantConfig> = shards.chain(externals).collect();
-        // Flags name the whole cluster or nothing of it: a mixture with the file would be hard to see through.
-        if !given.is_empty() {
-            config.participants = given;
+        // Flags name the whole cluster or nothing of it: a mixture with the file would be hard to see through. A cluster file names
+        // the shards, so that only externals can be given.
+        match place {
+            _ if given.is_empty() => {}
+            Some(place) => config.participants = place.participants(given),
+            None => config.participants = given,
         }
         if !config.participants.iter().any(|participant| participant.kind == ParticipantKind::Stream) {
             return Err(Failure::bad_config(
@@ -126,6 +139,19 @@ impl Args {
         }
         config.validated().map_err(|error| Failure::bad_config(error.to_string()))
     }
+}
+
+/// What a cluster file says of a server.
+fn put_at(config: &mut Config, place: &Place) {
+    if config.data_dir == Config::default().data_dir {
+        config.data_dir = place.data_dir();
+    }
+    config.listen = place.node.listen;
+    config.partition = place.node.group;
+    config.cluster_id = Some(place.file.cluster_id.clone());
+    config.participants = place.participants(std::mem::take(&mut config.participants));
+    config.slots = place.file.slots.clone();
+    config.replication = place.file.replication(&place.node);
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {

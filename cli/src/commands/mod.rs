@@ -10,6 +10,7 @@ mod demo;
 mod execute;
 mod operator;
 mod participant;
+mod place;
 mod replication;
 mod report;
 mod servers;

@@ -7,8 +7,10 @@ use std::time::Duration;
 use escrow_participant::{Archive, Config, ParticipantError, Server};
 use escrow_service::ListenError;
 
+use super::place::{Place, PlaceArgs};
 use super::replication::ReplicationArgs;
 use super::servers::shutdown;
+use crate::cluster_file::Kind;
 use crate::config::{self, parse_archive, set};
 use crate::exit::{Exit, Failure};
 use crate::time::parse_duration;
@@ -22,6 +24,7 @@ use crate::time::parse_duration;
   escrow participant --shards 0 --replica-number 1 --replica 1=http://10.0.0.1:7410 \\
       --replica 2=http://10.0.0.2:7410 --replica 3=http://10.0.0.3:7410 \\
       --cluster-id 0191f3c0a1b27c3d8e4f5a6b7c8d9e0f --found
+  escrow participant --cluster-file /etc/escrow/cluster.toml --node participant-0.1
 
 A flag wins over its environment variable, that over the file, that over the default. The file has the
 same names with underscores, times in milliseconds, and [replication] with number, members, found,
@@ -37,7 +40,13 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", env = "ESCROW_LISTEN")]
     listen: Option<SocketAddr>,
     /// The wallet shards that this process holds, with commas between them
-    #[arg(long, value_delimiter = ',', value_name = "SHARD", env = "ESCROW_SHARDS")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "SHARD",
+        env = "ESCROW_SHARDS",
+        conflicts_with = "cluster_file"
+    )]
     shards: Vec<u16>,
     /// A checkpoint at least this often
     #[arg(long, value_name = "SPAN", value_parser = parse_duration)]
@@ -52,15 +61,20 @@ pub struct Args {
     #[arg(long, value_name = "BYTES")]
     message_bytes_max: Option<usize>,
     /// The cluster that it serves: 32 hex digits; needed with replicas (default: that of the coordinator that greets it first)
-    #[arg(long, value_name = "HEX", env = "ESCROW_CLUSTER_ID")]
+    #[arg(long, value_name = "HEX", env = "ESCROW_CLUSTER_ID", conflicts_with = "cluster_file")]
     cluster_id: Option<String>,
     #[command(flatten)]
     replication: ReplicationArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
 }
 
 impl Args {
     fn resolve(self) -> Result<Config, Failure> {
         let mut config: Config = config::load(self.config.as_deref())?;
+        if let Some(place) = self.place.find(Kind::Participant)? {
+            put_at(&mut config, &place);
+        }
         set(&mut config.data_dir, self.data_dir);
         set(&mut config.listen, self.listen);
         set(&mut config.shards, (!self.shards.is_empty()).then_some(self.shards));
@@ -72,6 +86,17 @@ impl Args {
         config.replication = self.replication.over(config.replication)?;
         config.validated().map_err(|error| Failure::bad_config(error.to_string()))
     }
+}
+
+/// What a cluster file says of a server.
+fn put_at(config: &mut Config, place: &Place) {
+    if config.data_dir == Config::default().data_dir {
+        config.data_dir = place.data_dir();
+    }
+    config.listen = place.node.listen;
+    config.shards = vec![place.node.group];
+    config.cluster_id = Some(place.file.cluster_id.clone());
+    config.replication = place.file.replication(&place.node);
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {

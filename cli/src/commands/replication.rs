@@ -12,10 +12,11 @@ use crate::exit::Failure;
 #[command(next_help_heading = "Replication")]
 pub(super) struct ReplicationArgs {
     /// Which replica this process is, from 1
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "cluster_file")]
     replica_number: Option<u32>,
     /// Where a replica listens, by its number; repeated for all of them, this one included
-    #[arg(long = "replica", value_name = "N=URL", value_parser = parse_numbered_url::<u32>)]
+    #[arg(long = "replica", value_name = "N=URL", value_parser = parse_numbered_url::<u32>,
+        conflicts_with = "cluster_file")]
     replicas: Vec<(u32, String)>,
     /// The group is new, and these are its first members: only for the first start of a cluster
     #[arg(long)]
@@ -88,6 +89,8 @@ mod tests {
     struct Words {
         #[command(flatten)]
         args: ReplicationArgs,
+        #[command(flatten)]
+        _place: crate::commands::place::PlaceArgs,
     }
 
     fn over(file: Option<Replication>, line: &str) -> Result<Option<Replication>, String> {

@@ -3,8 +3,10 @@
 //! - `survey`: which processes there are, and what they say
 //! - `status`: that as a table and as a document
 //! - `change`: what the leader of a group is asked to do
+//! - `init`: a cluster file for several machines
 
 mod change;
+mod init;
 mod status;
 mod survey;
 
@@ -82,6 +84,16 @@ For a machine that does not come back. Start the new process first, as for `escr
         #[command(flatten)]
         subject: Subject,
     },
+    /// Print a cluster file for several machines
+    #[command(after_help = "Examples:
+  escrow cluster init --shards 2 --coordinators 1 --replicas 3 --host a --host b --host c > cluster.toml
+  escrow cluster init --replicas 1 --host 10.0.0.1 --base-port 7000
+
+Replicas of a group are on different hosts. On each host, every server of it is then started by
+  escrow coordinator --cluster-file cluster.toml --node coordinator-0.1
+  escrow participant --cluster-file cluster.toml --node participant-0.1
+for the first time with --found, and never with it again.")]
+    Init(init::Args),
     /// Let another replica lead its group
     #[command(after_help = with_exit_codes!("Examples:
   escrow cluster lead --group shard-0
@@ -111,6 +123,7 @@ pub struct Subject {
 pub(super) async fn run(command: Command, output: &Output) -> Result<Exit, Failure> {
     let member = |(id, endpoint): (MemberId, String)| Member { id: id.get(), endpoint };
     let (subject, change) = match command {
+        Command::Init(args) => return init::run(args, output),
         Command::Status { processes } => return status::run(&processes, output).await,
         Command::Add { member: new, subject } => (subject, Change::Add(member(new))),
         Command::Remove { member, subject } => (subject, Change::Remove(member.get())),

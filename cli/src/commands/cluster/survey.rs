@@ -14,6 +14,7 @@ use escrow_proto::v1;
 use escrow_replica::{GroupId, MemberId};
 
 use crate::args::Endpoints;
+use crate::cluster_file::ClusterFile;
 use crate::exit::{Exit, Failure};
 
 /// A process that does not answer by then counts as silent.
@@ -30,6 +31,9 @@ pub struct Processes {
     /// The data directory of an `escrow up` that runs, instead of coordinators
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// The servers of a cluster file, instead of coordinators
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["named", "data_dir"])]
+    cluster_file: Option<PathBuf>,
     #[command(flatten)]
     endpoints: Endpoints,
 }
@@ -63,6 +67,10 @@ impl Processes {
             })?;
             let entries = manifest.coordinators.into_iter().chain(manifest.participants);
             survey.ask(entries.map(|entry| entry.endpoint)).await?;
+        } else if let Some(path) = &self.cluster_file {
+            survey
+                .ask(ClusterFile::load(path)?.node.into_iter().flat_map(|node| parts(&node.endpoint)))
+                .await?;
         } else {
             survey.ask(self.endpoints.endpoint.iter().flat_map(|endpoint| parts(endpoint))).await?;
             let participants = survey.participants().await;
