@@ -49,7 +49,7 @@ impl Shard {
         let member = |member: &v1::Member| v1::ReplicaMember {
             voter: true,
             matched: leads.then_some(90),
-            silent_ms: (leads && member.id != id).then_some(7),
+            silent_ms: leads.then_some(7),
             member: Some(member.clone()),
         };
         v1::Replica {

@@ -88,8 +88,9 @@ impl Row<'_> {
         }
     }
 
+    /// A leader hears of itself when it hears of others: that says nothing.
     fn silent_ms(&self) -> Option<u64> {
-        self.member.and_then(|member| member.silent_ms)
+        self.member.filter(|_| self.role() != "leader").and_then(|member| member.silent_ms)
     }
 }
 
