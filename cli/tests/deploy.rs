@@ -105,9 +105,10 @@ fn check_groups(lines: &[Line]) {
         let shards = groups.keys().filter(|name| name.starts_with("participant"));
         assert_eq!(participants.len(), shards.count(), "{line:?}");
         for participant in participants {
-            let (shard, endpoint) = participant.split_once('=').unwrap();
+            let (shard, endpoint) = participant.split_once('=').expect("ID=URL");
             let members = &groups[&format!("participant {shard}")].0;
-            let listed: Vec<&str> = members.iter().map(|member| member.split_once('=').unwrap().1).collect();
+            let listed: Vec<&str> =
+                members.iter().map(|member| member.split_once('=').expect("N=URL").1).collect();
             assert_eq!(endpoint.split('+').collect::<Vec<_>>(), listed, "{line:?}");
         }
     }
