@@ -13,7 +13,6 @@ use escrow_journal::storage::{Disk, LockGuard};
 use escrow_journal::{Index, Journal, Options, Steps};
 use escrow_replica::{GroupLog, Position};
 use escrow_tcc::driver::{LinkKind, RetryDelays};
-use escrow_tcc::routing::Routing;
 use escrow_tcc::{Driver, Entry, Machine};
 use escrow_types::{Millis, ParticipantId, Partition};
 use tokio::net::TcpListener;
@@ -253,8 +252,6 @@ fn new_driver(config: &Config, machine: Machine, delays: Box<dyn RetryDelays + S
         .iter()
         .map(|participant| (ParticipantId(participant.id), kind(participant.kind)))
         .collect();
-    let shards =
-        participants.iter().filter(|(_, kind)| *kind == LinkKind::Stream).map(|&(id, _)| id).collect();
     let limits = escrow_tcc::driver::Config {
         partition: Partition(config.partition),
         in_flight_max: config.in_flight_max,
@@ -265,7 +262,13 @@ fn new_driver(config: &Config, machine: Machine, delays: Box<dyn RetryDelays + S
         in_doubt_after_ms: config.in_doubt_after_ms,
         ..escrow_tcc::driver::Config::default()
     };
-    Driver::new(limits, Routing::new(shards), participants, machine, delays)
+    Driver::new(
+        limits,
+        config.routing().expect("the configuration was checked"),
+        participants,
+        machine,
+        delays,
+    )
 }
 
 /// The new epoch is durable before any message bears it.

@@ -56,6 +56,12 @@ canaries! {
     HelloNamesNothing = "hello-names-nothing",
     /// A checkpoint claims one entry more than it has.
     CheckpointSkipsAnEntry = "checkpoint-skips-an-entry",
+    /// A replica answers for its vote before that is durable.
+    VoteNotPersisted = "vote-not-persisted",
+    /// A leader applies what it proposes, and answers, before a quorum has it.
+    AppliedBeforeCommitted = "applied-before-committed",
+    /// A leader answers what it is asked without making sure that it still leads.
+    DeposedLeaderAnswers = "deposed-leader-answers",
 }
 
 impl fmt::Display for Canary {

@@ -17,6 +17,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use escrow_invariants::{Canary, canary};
 use escrow_journal::{Group, Index, Journal};
 use escrow_proto::v1;
 use escrow_proto::v1::log_record::Record;
@@ -420,6 +421,9 @@ impl RaftLogStorage<Types> for GroupLog {
         let at = {
             let mut state = lock(&self.0.state);
             state.vote = Some(*vote);
+            if canary::is_on(Canary::VoteNotPersisted) {
+                return Ok(());
+            }
             self.write(Record::Vote(wire::ballot(vote)))?
         };
         self.wait(at, Waiter::Vote(done));

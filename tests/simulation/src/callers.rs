@@ -80,9 +80,13 @@ impl World {
         if self.replicas == 1 {
             return 0;
         }
+        let believers: Vec<usize> =
+            (0..self.replicas).filter(|&at| self.coordinators[at].leads.is_some()).collect();
         match self.leader() {
-            Some(leader) if self.is_calm || !self.chance.one_in(5) => leader,
-            _ => self.chance.index(self.replicas),
+            Some(leader) if self.is_calm => leader,
+            _ if self.chance.one_in(8) || believers.is_empty() => self.chance.index(self.replicas),
+            // One that was deposed may not know it yet.
+            _ => believers[self.chance.index(believers.len())],
         }
     }
 

@@ -42,7 +42,7 @@ pub mod violation;
 mod world;
 
 pub use escrow_invariants::canary::Canary;
-pub use run::{News, Run, Totals, first_catch, run, run_many};
+pub use run::{News, Run, Totals, first_catch, replicas_for, run, run_many};
 pub use violation::Violation;
 pub use world::Summary;
 

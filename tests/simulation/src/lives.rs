@@ -137,7 +137,7 @@ impl World {
         process.log.check_survived(server.journal())?;
         let life = process.life;
         self.observe_participant(at)?;
-        self.rests(Node::Participant(at));
+        self.rests(Node::Participant(at))?;
         if self.faults.checkpoint_every > 0 {
             let after = self.chance.below(2 * self.faults.checkpoint_every);
             self.at(after, Event::Checkpoint(at, life));

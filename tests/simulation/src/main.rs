@@ -10,6 +10,7 @@ use escrow_simulation::{Canary, News, first_catch, run, run_many};
 #[command(
     name = "escrow-simulation",
     after_help = "Examples:\n  escrow-simulation --seeds 20000            many seeds, on all cores\n  \
+                  escrow-simulation --seeds 1000 --replicas 3  the same of groups of replicas\n  \
                   escrow-simulation --seed 17 --trace        one seed again, with all that happens\n  \
                   escrow-simulation --canaries               each deliberate bug must be caught"
 )]
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
         return one(seed, usize::from(args.replicas), args.canary, args.trace);
     }
     if args.canaries {
-        return canaries(usize::from(args.replicas), args.first..args.first + args.seeds);
+        return canaries(args.first..args.first + args.seeds);
     }
     many(&args)
 }
@@ -67,10 +68,10 @@ fn one(seed: u64, replicas: usize, canary: Option<Canary>, with_trace: bool) -> 
 }
 
 #[expect(clippy::print_stdout, reason = "this program prints what it finds")]
-fn canaries(replicas: usize, seeds: std::ops::Range<u64>) -> ExitCode {
+fn canaries(seeds: std::ops::Range<u64>) -> ExitCode {
     let mut missed = 0;
     for &canary in Canary::ALL {
-        if let Some((seed, violation)) = first_catch(canary, replicas, seeds.clone()) {
+        if let Some((seed, violation)) = first_catch(canary, seeds.clone()) {
             let tried = seed - seeds.start + 1;
             println!("{canary}: caught by seed {seed}, {tried} tried: {violation}");
         } else {

@@ -64,8 +64,7 @@ impl World {
         }
         self.answers_leave(at)?;
         self.coordinator_stands(at)?;
-        self.rests(Node::Coordinator(at));
-        Ok(())
+        self.rests(Node::Coordinator(at))
     }
 
     /// A coordinator leads since this turn, or does not any more: then its connections are gone.
@@ -163,24 +162,23 @@ impl World {
         }
         self.participant_applied(at)?;
         self.sessions_put_out(at);
-        self.rests(Node::Participant(at));
-        Ok(())
+        self.rests(Node::Participant(at))
     }
 
     /// After whatever a process did: its replicas go on, their calls leave, and what it has to do next gets its time.
-    pub(crate) fn rests(&mut self, node: Node) {
-        self.replicas_go_on(node);
+    pub(crate) fn rests(&mut self, node: Node) -> Step {
+        self.replicas_go_on(node)?;
         let (has_work, is_settled, life, write_due) = match node {
             Node::Coordinator(at) => {
                 let process = &mut self.coordinators[at];
-                let Some(server) = &process.server else { return };
+                let Some(server) = &process.server else { return Ok(()) };
                 let is_settled =
                     server.is_settled() && server.journal().durable() == server.journal().appended();
                 (server.has_work(), is_settled, process.life, &mut process.write_due)
             }
             Node::Participant(at) => {
                 let process = &mut self.participants[at];
-                let Some(server) = &process.server else { return };
+                let Some(server) = &process.server else { return Ok(()) };
                 let is_settled =
                     server.is_settled() && server.journal().durable() == server.journal().appended();
                 (server.has_work(), is_settled, process.life, &mut process.write_due)
@@ -194,6 +192,7 @@ impl World {
             let after = write_time(&self.faults, &mut self.chance);
             self.at(after, Event::Write(node, life));
         }
+        Ok(())
     }
 
     fn turn_due(&mut self, node: Node) {
@@ -233,7 +232,7 @@ impl World {
         if let Err(error) = runtime.within(|| server.checkpoint()) {
             return self.participant_fails(at, &error);
         }
-        self.rests(Node::Participant(at));
+        self.rests(Node::Participant(at))?;
         let life = self.participants[at].life;
         if self.faults.checkpoint_every > 0 {
             let after = self.chance.below(2 * self.faults.checkpoint_every);
@@ -291,8 +290,7 @@ impl World {
             self.at(MS, Event::Background(node, life));
         }
         self.turn_due(node);
-        self.rests(node);
-        Ok(())
+        self.rests(node)
     }
 
     pub(crate) fn observe_coordinator(&mut self, at: usize) -> Step {

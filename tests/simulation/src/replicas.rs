@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use escrow_journal::storage::SplitMix64;
 use escrow_proto::v1;
+use escrow_proto::v1::call_request::Call;
+use escrow_proto::v1::call_response::Answer;
 use escrow_replica::runtime::{Executor, Task as Spawned, with_executor};
 use escrow_replica::service::Unanswered;
 use escrow_replica::{CallError, Replicas, Replication, Transport};
@@ -51,7 +53,10 @@ impl Replica {
             return None;
         }
         let member = |number: usize| (number as u32 + 1, format!("http://{kind}-{}", self.first + number));
-        Some(Replication::new(self.number as u32 + 1, (0..self.of).map(member).collect(), true))
+        let members = (0..self.of).map(member).collect();
+        // Slower than real ones, so that most of what happens is not heartbeats.
+        let (heartbeat_ms, election_ms) = (100, 300);
+        Some(Replication { number: self.number as u32 + 1, members, found: true, heartbeat_ms, election_ms })
     }
 }
 
@@ -72,7 +77,7 @@ impl Wake for Woken {
 
 struct Tasks {
     next: u64,
-    tasks: BTreeMap<u64, Spawned>,
+    running: BTreeMap<u64, Spawned>,
     timers: BTreeMap<(Duration, u64), Waker>,
     random: SplitMix64,
 }
@@ -88,7 +93,7 @@ impl Executor for Simulated {
         let mut tasks = lock(&self.tasks);
         tasks.next += 1;
         let id = tasks.next;
-        tasks.tasks.insert(id, task);
+        tasks.running.insert(id, task);
         lock(&self.ready.0).push_back(id);
     }
 
@@ -141,7 +146,7 @@ pub(crate) struct Runtime {
 impl Runtime {
     pub(crate) fn new(time: &TrueTime, seed: u64) -> Self {
         let tasks =
-            Tasks { next: 0, tasks: BTreeMap::new(), timers: BTreeMap::new(), random: SplitMix64::new(seed) };
+            Tasks { next: 0, running: BTreeMap::new(), timers: BTreeMap::new(), random: SplitMix64::new(seed) };
         let simulated =
             Arc::new(Simulated { time: time.clone(), ready: Arc::default(), tasks: Mutex::new(tasks) });
         let executor = Arc::clone(&simulated) as Arc<dyn Executor>;
@@ -164,7 +169,7 @@ impl Runtime {
         self.wakes_at = None;
         let (tasks, timers) = {
             let mut tasks = lock(&self.simulated.tasks);
-            (std::mem::take(&mut tasks.tasks), std::mem::take(&mut tasks.timers))
+            (std::mem::take(&mut tasks.running), std::mem::take(&mut tasks.timers))
         };
         // Dropped without the lock: tasks that end may wake others.
         self.within(|| drop((tasks, timers)));
@@ -213,14 +218,14 @@ impl Runtime {
         };
         due.into_iter().for_each(Waker::wake);
         let Some(id) = lock(&self.simulated.ready.0).pop_front() else { return false };
-        let task = lock(&self.simulated.tasks).tasks.remove(&id);
+        let task = lock(&self.simulated.tasks).running.remove(&id);
         let Some(mut task) = task else { return true };
         let waker = Waker::from(Arc::new(Woken { id, ready: Arc::clone(&self.simulated.ready) }));
         let is_done = self.within(|| task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
         if is_done {
             self.within(|| drop(task));
         } else {
-            lock(&self.simulated.tasks).tasks.insert(id, task);
+            lock(&self.simulated.tasks).running.insert(id, task);
         }
         true
     }
@@ -262,7 +267,16 @@ pub(crate) struct ReplicaCall {
     /// The life of the caller.
     life: u32,
     request: Option<v1::CallRequest>,
+    /// The number of the group that is to vote, not only to say whether it would.
+    vote_for: Option<u16>,
     answer: Option<oneshot::Sender<Result<v1::CallResponse, CallError>>>,
+}
+
+fn vote_for(request: &v1::CallRequest) -> Option<u16> {
+    match &request.call {
+        Some(Call::Vote(vote)) if !vote.rehearsal => request.group.map(|group| group.number as u16),
+        _ => None,
+    }
 }
 
 /// The process behind an endpoint.
@@ -282,11 +296,12 @@ impl World {
     }
 
     /// The tasks of the replicas of a process go on; their calls and answers leave.
-    pub(crate) fn replicas_go_on(&mut self, node: Node) {
+    pub(crate) fn replicas_go_on(&mut self, node: Node) -> Step {
         if self.replicas == 1 {
-            return;
+            return Ok(());
         }
         for (id, answer) in self.runtime(node).run() {
+            self.check_vote(id, node, &answer)?;
             let answer = answer.map_err(|error| CallError::Failed(error.to_string()));
             if let Some(after) = self.crosses(node, self.calls[&id].from) {
                 self.at(after, Event::CallAnswered(id, Box::new(answer)));
@@ -297,8 +312,9 @@ impl World {
             self.next_call += 1;
             let id = self.next_call;
             let (life, answer) = (self.life(node), Some(outgoing.answer));
+            let vote_for = vote_for(&outgoing.request);
             let request = Some(outgoing.request);
-            self.calls.insert(id, ReplicaCall { from: node, to, life, request, answer });
+            self.calls.insert(id, ReplicaCall { from: node, to, life, request, vote_for, answer });
             match self.crosses(node, to) {
                 Some(after) => self.at(after, Event::Call(id)),
                 // Refused, or given up by the caller in its own time.
@@ -310,6 +326,21 @@ impl World {
             }
         }
         self.wakes(node);
+        Ok(())
+    }
+
+    fn check_vote(&self, call: u64, node: Node, answer: &Result<v1::CallResponse, Unanswered>) -> Step {
+        let Ok(v1::CallResponse { answer: Some(Answer::Vote(answer)) }) = answer else { return Ok(()) };
+        let (Some(vote), Some(group)) = (answer.vote, self.calls[&call].vote_for) else { return Ok(()) };
+        if !answer.granted {
+            return Ok(());
+        }
+        match (node, group) {
+            (Node::Coordinator(at), _) => self.groups.coordinator.voted(at, vote),
+            (Node::Participant(at), shard) => {
+                self.groups.shards[usize::from(shard)].voted(at % self.replicas, vote)
+            }
+        }
     }
 
     /// How long a message between two processes takes; `None`: it is lost.
@@ -336,8 +367,7 @@ impl World {
     /// A timer may be due.
     pub(crate) fn wake(&mut self, node: Node) -> Step {
         self.runtime(node).wakes_at = None;
-        self.rests(node);
-        Ok(())
+        self.rests(node)
     }
 
     /// A call arrives at another replica.
@@ -352,16 +382,12 @@ impl World {
                 self.participants[at].server.as_ref().map(|server| server.replicas().clone())
             }
         };
-        match (replicas, request) {
-            (Some(replicas), Some(request)) => {
-                self.runtime(to).answer(id, &replicas, request);
-                self.rests(to);
-            }
-            _ => {
-                let refused = Err(CallError::Unreachable("nobody listens".into()));
-                self.at(MS, Event::CallAnswered(id, Box::new(refused)));
-            }
+        if let (Some(replicas), Some(request)) = (replicas, request) {
+            self.runtime(to).answer(id, &replicas, request);
+            return self.rests(to);
         }
+        let refused = Err(CallError::Unreachable("nobody listens".into()));
+        self.at(MS, Event::CallAnswered(id, Box::new(refused)));
         Ok(())
     }
 
@@ -373,7 +399,7 @@ impl World {
         {
             // It may have been given up.
             let _ = waiting.send(answer);
-            self.rests(call.from);
+            self.rests(call.from)?;
         }
         Ok(())
     }

@@ -123,11 +123,22 @@ pub fn run_many(
     all
 }
 
+/// How many replicas a canary needs to be a bug at all.
+pub const fn replicas_for(canary: Canary) -> usize {
+    match canary {
+        Canary::VoteNotPersisted | Canary::AppliedBeforeCommitted | Canary::DeposedLeaderAnswers => 3,
+        _ => 1,
+    }
+}
+
 /// The first seed of a range that catches a canary, and what it said.
-pub fn first_catch(canary: Canary, replicas: usize, seeds: std::ops::Range<u64>) -> Option<(u64, Violation)> {
-    seeds.into_iter().find_map(|seed| {
-        run(seed, replicas, Some(canary), false).result.err().map(|violation| (seed, violation))
-    })
+pub fn first_catch(canary: Canary, seeds: std::ops::Range<u64>) -> Option<(u64, Violation)> {
+    let replicas = replicas_for(canary);
+    let found = |seed| {
+        let violation = run(seed, replicas, Some(canary), false).result.err();
+        violation.map(|violation| (seed, violation))
+    };
+    seeds.into_iter().find_map(found)
 }
 
 thread_local! {

@@ -40,6 +40,11 @@ impl World {
         }
     }
 
+    /// How long a partition lasts at most; a group is given the time to choose another leader.
+    fn longest(&self) -> Time {
+        if self.replicas == 1 { 2 * SECOND } else { 5 * SECOND }
+    }
+
     fn any_shard(&mut self) -> u16 {
         self.chance.below(u64::from(self.shards())) as u16
     }
@@ -103,7 +108,7 @@ impl World {
     fn partition(&mut self) {
         const KEEP_ALIVE: Time = SECOND;
         let (shard, now) = (self.any_shard(), self.now());
-        let lasts = self.chance.between(10 * MS, 2 * SECOND);
+        let lasts = self.chance.between(10 * MS, self.longest());
         let ways = self.chance.one_of(&[[true, true], [true, false], [false, true]]);
         trace!(self, "shard {shard} is cut off for {} ms, to and from: {ways:?}", lasts / MS);
         self.network.cut(shard, ways, now + lasts);
@@ -140,7 +145,7 @@ impl World {
 
     fn pause(&mut self) {
         let (node, now) = (self.any_node(), self.now());
-        let until = now + self.chance.between(MS, 1_500 * MS);
+        let until = now + self.chance.between(MS, self.longest() - SECOND / 2);
         trace!(self, "{node:?} pauses for {} ms", (until - now) / MS);
         match node {
             Node::Coordinator(at) => self.coordinators[at].paused_until = until,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use escrow_coordinator::stepped::Stepped;
 use escrow_proto::v1;
 use escrow_replica::CallError;
 use escrow_types::Slot;
@@ -316,7 +317,7 @@ impl World {
         if self.replicas == 1 {
             return self.coordinators[0].server.is_some().then_some(0);
         }
-        let term = |at: usize| self.coordinators[at].server.as_ref().and_then(|server| server.serves());
+        let term = |at: usize| self.coordinators[at].server.as_ref().and_then(Stepped::serves);
         (0..self.replicas).filter(|&at| term(at).is_some()).max_by_key(|&at| term(at))
     }
 

@@ -4,6 +4,9 @@ use escrow_simulation::{command, run, run_many};
 
 const SEEDS: u64 = 2_000;
 
+/// Of groups of replicas: each takes as long as dozens of the others. The gate runs more, in a build that is optimised.
+const SEEDS_OF_REPLICAS: u64 = 60;
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name)
         .ok()
@@ -11,12 +14,12 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Runs a seed again, keeps its trace, and fails with the end of it.
-fn fail(seed: u64) {
+fn fail(seed: u64, replicas: usize) {
     const LINES: usize = 80;
-    let run = run(seed, 1, None, true);
+    let run = run(seed, replicas, None, true);
     let lines = run.trace.lines();
     lines[lines.len().saturating_sub(LINES)..].iter().for_each(|line| eprintln!("{line}"));
-    panic!("seed {seed}: {:?}\nagain: {}", run.result, command(seed, 1));
+    panic!("seed {seed}: {:?}\nagain: {}", run.result, command(seed, replicas));
 }
 
 #[test]
@@ -36,7 +39,7 @@ fn no_seed_finds_a_violation() {
         totals.sum
     );
     if let Some(run) = totals.found.first() {
-        fail(run.seed);
+        fail(run.seed, 1);
     }
     assert_eq!(totals.seeds, seeds);
     // A simulation in which nothing happens finds nothing.
@@ -45,7 +48,7 @@ fn no_seed_finds_a_violation() {
 
 fn fail_if_found(seed: u64) {
     if run(seed, 1, None, false).result.is_err() {
-        fail(seed);
+        fail(seed, 1);
     }
 }
 
@@ -65,4 +68,32 @@ fn one_seed_twice_is_the_same_run() {
 #[test]
 fn different_seeds_are_different_runs() {
     assert_ne!(run(1, 1, None, true).trace.lines(), run(2, 1, None, true).trace.lines());
+}
+
+#[test]
+fn no_seed_of_replicas_finds_a_violation() {
+    let first = number("ESCROW_FIRST_SEED").unwrap_or(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let totals = run_many(first..first + SEEDS_OF_REPLICAS, 3, None, threads, |_| ());
+    eprintln!("simulation of replicas: {} seeds, {:?}", totals.seeds, totals.sum);
+    if let Some(run) = totals.found.first() {
+        fail(run.seed, 3);
+    }
+    assert_eq!(totals.seeds, SEEDS_OF_REPLICAS);
+    assert!(
+        totals.sum.begun > 15 * SEEDS_OF_REPLICAS && totals.sum.deaths > SEEDS_OF_REPLICAS,
+        "{:?}",
+        totals.sum
+    );
+}
+
+#[test]
+fn one_seed_of_replicas_twice_is_the_same_run() {
+    for seed in [1, 2, 3] {
+        let (one, two) = (run(seed, 3, None, true), run(seed, 3, None, true));
+        let (lines, again) = (one.trace.lines(), two.trace.lines());
+        let differs = lines.iter().zip(again).position(|(line, other)| line != other);
+        assert_eq!(differs.map(|at| (&lines[at], &again[at])), None, "seed {seed}");
+        assert_eq!(one.result.unwrap(), two.result.unwrap(), "seed {seed}");
+    }
 }

@@ -16,6 +16,8 @@ use crate::violation::{Step, Violation, check};
 struct Durable {
     /// By Raft's index: the term of the entry.
     terms: BTreeMap<u64, u64>,
+    /// The newest vote: term and member.
+    vote: (u64, u64),
 }
 
 /// See the module.
@@ -46,8 +48,21 @@ impl GroupObserver {
                 let keep = truncate.last.map_or(0, |last| last.index + 1);
                 terms.retain(|&index, _| index < keep);
             }
-            Record::Base(_) | Record::Vote(_) => {}
+            Record::Vote(vote) => self.replicas[replica].vote = (vote.term, vote.member),
+            Record::Base(_) => {}
         }
+        Ok(())
+    }
+
+    /// A replica says that it has given its vote: it must know that after a crash, or it could give it twice.
+    pub(crate) fn voted(&self, replica: usize, vote: v1::Ballot) -> Step {
+        let durable = self.replicas[replica].vote;
+        check!(
+            AcknowledgedSurvives,
+            durable.0 > vote.term || durable == (vote.term, vote.member),
+            "{}: replica {replica} granted {vote:?}, and has {durable:?} on disk",
+            self.name
+        );
         Ok(())
     }
 
