@@ -145,8 +145,12 @@ pub(crate) struct Runtime {
 
 impl Runtime {
     pub(crate) fn new(time: &TrueTime, seed: u64) -> Self {
-        let tasks =
-            Tasks { next: 0, running: BTreeMap::new(), timers: BTreeMap::new(), random: SplitMix64::new(seed) };
+        let tasks = Tasks {
+            next: 0,
+            running: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            random: SplitMix64::new(seed),
+        };
         let simulated =
             Arc::new(Simulated { time: time.clone(), ready: Arc::default(), tasks: Mutex::new(tasks) });
         let executor = Arc::clone(&simulated) as Arc<dyn Executor>;

@@ -12,7 +12,7 @@ const SEEDS_MAX: u64 = 2_000;
 /// What a canary may be caught by; nothing: by an assertion of the servers themselves.
 const fn expected(canary: Canary) -> &'static [Invariant] {
     match canary {
-        Canary::AcknowledgeBeforeSync => &[AcknowledgedSurvives],
+        Canary::AcknowledgeBeforeSync | Canary::VoteNotPersisted => &[AcknowledgedSurvives],
         Canary::AnswerBeforeDurable => &[AcknowledgedSurvives, DecisionStands, Atomic, OneExecution],
         Canary::ConfirmBeforeDecisionIsDurable => &[DecisionBeforePhaseTwo, OneExecution, DecisionStands],
         Canary::OnePhaseBeforeBeginIsDurable | Canary::RetryWithNewXid => &[OneExecution],
@@ -25,7 +25,6 @@ const fn expected(canary: Canary) -> &'static [Invariant] {
         Canary::DeposedLeaderIsHeard => &[DeposedChangesNothing],
         Canary::TimeoutOverridesDecision => &[DecisionStands],
         Canary::CheckpointSkipsAnEntry => &[ReplayEquals],
-        Canary::VoteNotPersisted => &[AcknowledgedSurvives],
         Canary::AppliedBeforeCommitted => {
             &[Atomic, OneExecution, DecisionStands, ReplayEquals, DecisionBeforePhaseTwo]
         }
