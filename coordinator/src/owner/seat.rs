@@ -16,8 +16,8 @@ use escrow_tcc::Entry;
 use escrow_types::Epoch;
 use tokio::sync::{oneshot, watch};
 
-use super::Owner;
 use super::mailbox::With;
+use super::{Owner, turn};
 use crate::error::CoordinatorError;
 
 /// Whether the partition is led here.
@@ -279,6 +279,7 @@ impl Owner {
     /// What this leader proposed comes back in the order in which it was proposed.
     fn apply_own(&mut self, term: u64) {
         let (at, entry) = self.pending.pop_front().expect("a leader proposed what comes back in its term");
+        turn::die_before_applied(&entry);
         self.driver.applied(&entry);
         let seat = self.seat.as_mut().expect("a leader has a seat");
         seat.returned = at.get();
