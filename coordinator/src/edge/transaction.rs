@@ -77,6 +77,7 @@ impl Service {
     ) -> Result<Answered, Status> {
         let named = form::named(id).map_err(form::status)?;
         let (reply, answer) = oneshot::channel();
+        // What is not found must not have begun elsewhere: the newest state, not that of a leader of the past.
         let ended = self.mailbox.ask_newest(move |owner| -> Result<Option<Answered>, Refusal> {
             match find(owner, &named) {
                 None => Err(Refusal {
