@@ -19,6 +19,14 @@ use crate::error::CoordinatorError;
 /// short.
 pub(super) const REPLICA_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a connection may be silent, and how long the answer to a ping may take then.
+type Alive = (Duration, Duration);
+/// Where there is nobody else to go to.
+const ALIVE: Alive = (Duration::from_secs(2), Duration::from_secs(4));
+/// Where there are several replicas: one that hangs has a successor within a second, and whoever stays with it keeps its transactions
+/// waiting. To leave one that was only slow costs a hello.
+const REPLICA_ALIVE: Alive = (Duration::from_millis(500), Duration::from_secs(1));
+
 /// A participant. Clones share what is known of its leader.
 #[derive(Clone)]
 pub(crate) struct Peer {
@@ -31,7 +39,9 @@ impl Peer {
     /// Connects when first used.
     pub(crate) fn new(config: &ParticipantConfig, connector: &Connector) -> Result<Self, CoordinatorError> {
         let replicas = config.replicas().map_err(CoordinatorError::Config)?;
-        let channels = replicas.endpoints().iter().map(|replica| Ok(connector.connect(&endpoint(replica)?)));
+        let alive = if replicas.is_alone() { ALIVE } else { REPLICA_ALIVE };
+        let channels =
+            replicas.endpoints().iter().map(|replica| Ok(connector.connect(&endpoint(replica, alive)?)));
         let channels = channels.collect::<Result<_, CoordinatorError>>()?;
         Ok(Self { config: config.clone(), replicas: Arc::new(replicas), channels })
     }
@@ -87,14 +97,14 @@ fn goes_on(course: &mut Course<'_>, status: &Status) -> bool {
 }
 
 /// A channel to one replica, with the house's HTTP/2 settings; connects when first used, and again when lost.
-fn endpoint(address: &str) -> Result<Endpoint, CoordinatorError> {
+fn endpoint(address: &str, (silent, answered): Alive) -> Result<Endpoint, CoordinatorError> {
     let endpoint = Endpoint::from_shared(address.to_owned())
         .map_err(|error| CoordinatorError::Config(format!("endpoint '{address}': {error}")))?;
     Ok(endpoint
         .initial_stream_window_size(16 << 20)
         .initial_connection_window_size(64 << 20)
-        .http2_keep_alive_interval(Duration::from_secs(2))
-        .keep_alive_timeout(Duration::from_secs(4))
+        .http2_keep_alive_interval(silent)
+        .keep_alive_timeout(answered)
         .keep_alive_while_idle(true)
         .connect_timeout(Duration::from_secs(2))
         .tcp_nodelay(true))
