@@ -28,6 +28,7 @@
 //! - [`stream`]: many transfers over one stream, one message each
 //! - [`bulk`]: very many transfers over one stream, as columns
 //! - [`shard`]: what a wallet shard tells tools: totals, reservations, verification
+//! - [`replicas`]: how the replicas of a partition or shard stand
 //! - `call`, `retry`, `channel`, `convert`: one attempt and its classification, the pauses between attempts,
 //!   connections, and the wire's types to ours
 //! - `resume`: streams that outlive the replica that they were opened to
@@ -46,6 +47,7 @@ pub mod id;
 pub mod model;
 pub mod operator;
 pub mod options;
+pub mod replicas;
 mod resume;
 mod retry;
 pub mod shard;

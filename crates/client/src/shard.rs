@@ -18,8 +18,8 @@ const PAGE: u32 = 10_000;
 /// A client of one participant process, or of its replicas.
 #[derive(Debug, Clone)]
 pub struct ShardClient {
-    pool: Pool,
-    options: Options,
+    pub(crate) pool: Pool,
+    pub(crate) options: Options,
 }
 
 impl ShardClient {

@@ -1,5 +1,5 @@
-//! Verification of a running cluster: no money appeared or vanished, no reservation outlives its transaction, and every
-//! log gives the live state.
+//! Verification of a running cluster: no money appeared or vanished, no reservation outlives its transaction, every
+//! log gives the live state, and so does every replica.
 //!
 //! Nothing is paused for it. Balances of several shards mean something together only if they are of one moment, so the
 //! totals are read twice, until nothing changed in between; when that does not happen in time, the answer is "not
@@ -10,6 +10,7 @@
 mod conservation;
 mod logs;
 mod orphans;
+mod replicas;
 
 use std::time::Duration;
 
@@ -142,6 +143,7 @@ pub async fn verify(
     };
     add(conservation::check(&scene).await?);
     add(orphans::check(&scene).await?);
+    add(replicas::check(&scene).await);
     if settings.logs {
         for &partition in &scene.partitions {
             add(logs::coordinator(&scene, partition).await);
