@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use escrow_client::report::replica_service_client::ReplicaServiceClient;
 use escrow_client::{
     Balance, Client, OpenAccount, Options, Overdraft, RetryPolicy, ShardClient, State, Transfer,
 };
 use escrow_client::{Outcome, report};
-use escrow_cluster::{Cluster, NodeId, Restart, Spec};
+use escrow_cluster::{Cluster, GroupId, NodeId, Restart, Spec, groups};
 use escrow_types::{AccountId, Currency, Slot, TransactionId};
 use escrow_verify::{Settings, verify};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
@@ -99,9 +100,9 @@ impl World {
         self.cluster.spec().participants
     }
 
-    /// The endpoint of the first coordinator.
+    /// The endpoint of the first coordinator, with all its replicas.
     pub fn endpoint(&self) -> String {
-        self.cluster.endpoint(NodeId::coordinator(0))
+        self.cluster.coordinator_endpoints().swap_remove(0)
     }
 
     /// A connection to the first coordinator, for what the typed client would refuse to send.
@@ -170,7 +171,7 @@ impl World {
 
     /// Reservations that a shard holds now.
     pub async fn reservations(&self, shard: u16) -> u64 {
-        let endpoint = self.cluster.endpoint(NodeId::participant(shard));
+        let endpoint = self.cluster.participant_endpoints().swap_remove(shard.into());
         let client = ShardClient::connect(endpoint, options()).expect("an endpoint");
         client.totals(shard.into()).await.expect("the shard tells its totals").reservations
     }
@@ -225,11 +226,14 @@ impl World {
 
     /// Starts a process that is down; returns when it serves and the coordinators are connected to every shard.
     pub async fn restart(&mut self, node: NodeId) {
-        self.cluster
-            .start_node(node)
-            .await
-            .unwrap_or_else(|error| panic!("{node} does not start again: {error}"));
+        self.restart_quietly(node).await;
         self.connected().await;
+    }
+
+    /// Starts a process that is down; returns when it listens, whatever its group can do.
+    pub async fn restart_quietly(&mut self, node: NodeId) {
+        let pid = self.cluster.start_node(node).await;
+        pid.unwrap_or_else(|error| panic!("{node} does not start again: {error}"));
     }
 
     /// Waits until every coordinator is connected to every shard.
@@ -245,6 +249,57 @@ impl World {
             Ok(())
         })
         .await;
+    }
+
+    /// The replica that leads a partition or shard; waits until there is one.
+    pub async fn leader(&self, group: GroupId) -> NodeId {
+        until(&format!("somebody leads {group}"), Duration::from_secs(30), async || {
+            self.cluster.leader(group).await.ok_or("nobody does")
+        })
+        .await
+    }
+
+    /// The replicas of a partition or shard that do not lead it.
+    pub async fn followers(&self, group: GroupId) -> Vec<NodeId> {
+        let leader = self.leader(group).await;
+        self.cluster.spec().replicas_of(group).filter(|node| *node != leader).collect()
+    }
+
+    /// What a process says of the replica that it holds.
+    pub async fn replica(&self, node: NodeId) -> Result<report::Replica, String> {
+        let mut replicas = groups::ask(&self.cluster.endpoint(node), Duration::from_secs(5)).await?;
+        replicas.pop().ok_or_else(|| "it has none".to_owned())
+    }
+
+    /// Has a follower lead its group.
+    pub async fn let_lead(&self, node: NodeId) {
+        let change = report::change_group_request::Change::Lead(self.member(node).await);
+        until(&format!("{node} leads"), Duration::from_secs(30), async || {
+            let changed = self.change_group(node.group(), change.clone()).await;
+            let leader = self.leader(node.group()).await;
+            holds(leader == node, (leader.to_string(), changed))
+        })
+        .await;
+    }
+
+    /// The id of the member that a process is.
+    pub async fn member(&self, node: NodeId) -> u64 {
+        self.replica(node).await.unwrap_or_else(|why| panic!("{node}: {why}")).id
+    }
+
+    /// Asks the leader of a group to change it.
+    pub async fn change_group(
+        &self,
+        group: GroupId,
+        change: report::change_group_request::Change,
+    ) -> Result<(), String> {
+        let endpoint = self.cluster.endpoint(self.leader(group).await);
+        let endpoint = Endpoint::from_shared(endpoint).expect("an endpoint");
+        let channel = endpoint.connect().await.map_err(|error| error.to_string())?;
+        let request =
+            report::ChangeGroupRequest { group: Some(groups::name_of(group)), change: Some(change) };
+        let changed = ReplicaServiceClient::new(channel).change_group(request).await;
+        changed.map(drop).map_err(|status| status.message().to_owned())
     }
 
     /// Starts a process again, this time with a failpoint set. It was ended in order, so that nothing of the past can
@@ -267,9 +322,7 @@ impl World {
 
     /// Every process.
     pub fn nodes(&self) -> Vec<NodeId> {
-        let spec = self.cluster.spec();
-        let coordinators = (0..spec.coordinators).map(NodeId::coordinator);
-        coordinators.chain((0..spec.participants).map(NodeId::participant)).collect()
+        self.cluster.spec().nodes().collect()
     }
 }
 

@@ -36,6 +36,7 @@ mod spec;
 mod supervisor;
 
 pub use error::ClusterError;
+pub use escrow_replica::GroupId;
 pub use health::wait_serving;
 pub use layout::{Manifest, ManifestEntry};
 pub use spec::{NodeId, Restart, Role, Spec, check_replicas};
