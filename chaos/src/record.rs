@@ -62,6 +62,9 @@ pub struct Cluster {
     pub coordinators: u32,
     /// Participant processes.
     pub participants: u32,
+    /// Processes of each of them; 0 or 1 without replicas.
+    #[serde(default)]
+    pub replicas: u32,
 }
 
 /// One window of [`WINDOW_MS`]. Transactions are counted in the window in which they ended, except `submitted`.
@@ -106,6 +109,12 @@ pub struct Fault {
     pub what: String,
     /// To whom, such as "participant 2". Faults of one target share a row of the timeline.
     pub target: String,
+    /// The group that lost its leader by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader_of: Option<String>,
+    /// From the loss of the leader until the group served again. `None` if no leader was lost, or that was not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unavailable_ms: Option<f64>,
     /// Whether recovery was watched from `ended_ms` on. Only then the figures below mean anything.
     pub is_recovery_measured: bool,
     /// Transactions in doubt when the target was back.
@@ -189,6 +198,19 @@ impl Record {
     /// Measured faults that left transactions in doubt which never all ended while the run watched.
     pub fn undrained(&self) -> usize {
         self.measured().filter(|fault| fault.is_undrained()).count()
+    }
+
+    /// Faults by which groups lost their leaders.
+    pub fn leader_losses(&self) -> impl Iterator<Item = &Fault> {
+        self.faults.iter().filter(|fault| fault.leader_of.is_some())
+    }
+
+    /// How long groups were unavailable that lost their leaders; those whose names begin so. `None` if that was never seen.
+    pub fn unavailability(&self, groups: &str) -> Option<Unavailability> {
+        let is_meant =
+            |fault: &&Fault| fault.leader_of.as_ref().is_some_and(|group| group.starts_with(groups));
+        let losses = self.leader_losses().filter(is_meant);
+        Unavailability::of(losses.filter_map(|fault| fault.unavailable_ms))
     }
 
     /// First resolutions of measured faults in milliseconds, shortest first.
@@ -309,6 +331,52 @@ fn median(sorted: &[f64]) -> Option<f64> {
     Some(f64::midpoint(lower, upper))
 }
 
+/// How long groups were unavailable that lost their leaders, and what follows from that.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Unavailability {
+    /// How many leaders were lost.
+    pub losses: usize,
+    /// The shortest.
+    pub min_ms: f64,
+    /// The mean.
+    pub mean_ms: f64,
+    /// Half of them took no longer.
+    pub p50_ms: f64,
+    /// 99 % of them took no longer.
+    pub p99_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
+    /// The part of the time in which a group serves that loses its leader [`LOSSES_A_DAY`] times a day.
+    pub availability: f64,
+}
+
+/// The rate of failures for which an availability is told.
+pub const LOSSES_A_DAY: f64 = 1.0;
+const MS_A_DAY: f64 = 86_400_000.0;
+
+impl Unavailability {
+    /// Of some losses. `None` if there were none.
+    pub fn of(losses_ms: impl Iterator<Item = f64>) -> Option<Self> {
+        let all = sorted(losses_ms);
+        let (min_ms, max_ms) = (*all.first()?, *all.last()?);
+        let mean_ms = all.iter().sum::<f64>() / all.len() as f64;
+        Some(Self {
+            losses: all.len(),
+            min_ms,
+            mean_ms,
+            p50_ms: nearest_rank(&all, 50),
+            p99_ms: nearest_rank(&all, 99),
+            max_ms,
+            availability: 1.0 - LOSSES_A_DAY * mean_ms / MS_A_DAY,
+        })
+    }
+}
+
+/// The least of sorted values than which so many of a hundred are no greater.
+fn nearest_rank(sorted: &[f64], percent: usize) -> f64 {
+    sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,6 +405,31 @@ mod tests {
         record.faults.push(Fault { drained_ms: Some(1e6), ..Fault::default() });
         assert_eq!(record.median_drain_ms(), Some(20.0));
         assert_eq!(record.undrained(), 1);
+    }
+
+    #[test]
+    fn unavailability_is_of_the_losses_of_leaders() {
+        let loss = |group: &str, unavailable_ms| Fault {
+            leader_of: Some(group.to_owned()),
+            unavailable_ms,
+            ..Fault::default()
+        };
+        let mut record = Record::default();
+        assert_eq!(record.unavailability(""), None);
+        record.faults = vec![
+            fault(Some(9e9)),
+            loss("shard-0", Some(864.0)),
+            loss("shard-1", Some(2_592.0)),
+            loss("coordinator-0", Some(1_728.0)),
+            loss("coordinator-0", None),
+        ];
+        let all = record.unavailability("").unwrap();
+        let figures =
+            [all.min_ms, all.p50_ms, all.mean_ms, all.p99_ms, all.max_ms].map(|ms| ms.round() as i64);
+        assert_eq!((all.losses, figures), (3, [864, 1_728, 1_728, 2_592, 2_592]));
+        assert!((all.availability - 0.999_98).abs() < 1e-12, "1,728 ms of 86,400 s: {}", all.availability);
+        assert_eq!(record.unavailability("coordinator-").unwrap().losses, 1);
+        assert_eq!(record.leader_losses().count(), 4);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use escrow_cluster::NodeId;
 
 use crate::chance::Chance;
 use crate::failpoints::role_of;
-use crate::scenario::{Action, FaultPlan, Scenario, Target};
+use crate::scenario::{Action, FaultPlan, Scenario, Standing, Target, Whose};
 
 /// After a strike is over, its targets are left alone for so long, so that its recovery can be measured.
 const PEACE: Duration = Duration::from_secs(1);
@@ -22,6 +22,8 @@ pub struct Strike {
     pub at: Duration,
     /// Whom.
     pub targets: Vec<NodeId>,
+    /// The targets are a group, and only the replica is struck that stands so by then.
+    pub standing: Option<Standing>,
     /// What.
     pub action: Action,
     /// Where it is to die, if this is a failpoint.
@@ -68,7 +70,9 @@ fn strikes_of(plan: &FaultPlan, nodes: &[NodeId], duration: Duration, mut chance
             break;
         }
         if at + lasts < duration {
-            strikes.push(Strike { at, targets, action: plan.action.clone(), point, seed });
+            let standing =
+                if let Target::Standing(standing, _) = plan.target { Some(standing) } else { None };
+            strikes.push(Strike { at, targets, standing, action: plan.action.clone(), point, seed });
         }
         if plan.every.is_none() {
             break;
@@ -99,10 +103,24 @@ fn choose(
         Target::EveryParticipant => of(Participant),
         Target::Everything => nodes.to_vec(),
         Target::ItsOwner => Vec::new(),
+        Target::Standing(_, whose) => {
+            let group = *chance.one_of(&groups_of(nodes, whose));
+            nodes.iter().copied().filter(|node| node.group() == group.group()).collect()
+        }
     };
     let Action::Failpoints { points } = &plan.action else { return (targets, None) };
     let point = &points[(turn % points.len() as u64) as usize];
     (vec![*chance.one_of(&of(role_of(point)))], Some(point.clone()))
+}
+
+/// The groups among which the seed chooses, each by one of its replicas.
+fn groups_of(nodes: &[NodeId], whose: Whose) -> Vec<NodeId> {
+    let is_meant = |node: &&NodeId| match whose {
+        Whose::Anybodys => true,
+        Whose::OfA(role) => node.role == role,
+        Whose::Of(of) => node.group() == of.group(),
+    };
+    nodes.iter().filter(|node| node.replica == 1).filter(is_meant).copied().collect()
 }
 
 #[cfg(test)]
@@ -165,5 +183,32 @@ mod tests {
         assert!(
             strikes.iter().all(|strike| strike.targets[0].role == role_of(strike.point.as_ref().unwrap()))
         );
+    }
+
+    #[test]
+    fn leaders_are_struck_by_their_group_which_then_has_peace() {
+        let plan = "[cluster]\nreplicas = 3
+                    [[faults]]\nat = '1s'\nevery = '2s'\ntarget = 'a leader of participant-1'
+                    do = { kill = { down_for = '500ms' } }
+                    [[faults]]\nat = '1s'\ntarget = 'participant-1.2'\ndo = { freeze = { lasts = '1s' } }";
+        let strikes = schedule(&scenario(plan), Duration::from_secs(10), 1);
+        let at: Vec<u64> = strikes.iter().map(|strike| strike.at.as_secs()).collect();
+        assert_eq!(at, [1, 3, 5, 7, 9], "the other strike met a group that suffered already");
+        for strike in strikes {
+            let names: Vec<String> = strike.targets.iter().map(ToString::to_string).collect();
+            assert_eq!(names, ["participant-1.1", "participant-1.2", "participant-1.3"]);
+            assert_eq!(strike.standing, Some(Standing::Leader));
+        }
+    }
+
+    #[test]
+    fn every_group_loses_its_leader_in_time() {
+        let plan = "[cluster]\nreplicas = 3
+                    [[faults]]\nat = '1s'\nevery = '2s'\ntarget = 'a leader'\ndo = { kill = { down_for = '500ms' } }";
+        let strikes = schedule(&scenario(plan), Duration::from_secs(60), 1);
+        let mut groups: Vec<NodeId> = strikes.iter().map(|strike| strike.targets[0]).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        assert_eq!(groups.len(), 3);
     }
 }

@@ -1,10 +1,8 @@
 //! A world under load, for tests: from the first balances to the judgement.
 
-use std::sync::Arc;
-
 use escrow_types::AccountId;
 
-use crate::load::{Ears, Load, Meter, Running};
+use crate::load::{Ears, Load, Running};
 use crate::oracle::{self, Account, Figures, Oracle};
 use crate::scenario::Mix;
 use crate::world::World;
@@ -30,7 +28,7 @@ impl Trial {
             places.collect()
         };
         let shards = accounts.iter().map(&mut places).collect();
-        let ears = Ears { oracle: Arc::new(Oracle::new(all)), meter: Arc::new(Meter::default()) };
+        let ears = Ears::new(Oracle::new(all));
         let load = Load { rate, mix, shards, seed };
         let running = load.start(&world.client, &ears).expect("endpoints are endpoints");
         Self { ears, first, running }
@@ -43,7 +41,7 @@ impl Trial {
 
     /// Stops the load, waits until nothing is in doubt, and judges. Panics with whatever is wrong.
     pub async fn end(self, world: &World) -> Figures {
-        let Self { ears: Ears { oracle, meter }, first, running } = self;
+        let Self { ears: Ears { oracle, meter, .. }, first, running } = self;
         running.stop().await.expect("the load does not panic");
         world.settled().await;
         assert_eq!(meter.totals().held_back, 0, "the loop was open all the time");

@@ -21,6 +21,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A server that replays its whole log says nothing for so long at most.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
 
+/// Replicas that were struck last must have caught up by then.
+const QUIESCENT_WITHIN: Duration = Duration::from_secs(60);
+
 /// What came of it all. Whatever cannot be checked counts as wrong.
 pub(super) async fn judge(
     settings: &Settings,
@@ -31,6 +34,7 @@ pub(super) async fn judge(
 ) -> Judgement {
     let mut verdicts = vec![settled(testbed).await];
     verdicts.extend(processes(faults));
+    verdicts.extend(nothing_stale(faults));
     let figures = match told(testbed, oracle, first).await {
         Ok(judgement) => {
             verdicts.extend(judgement.verdicts);
@@ -42,6 +46,7 @@ pub(super) async fn judge(
             Figures { transactions: oracle.count() as u64, ..Figures::default() }
         }
     };
+    verdicts.extend(all_confirmed(settings, &figures));
     verdicts.extend(verified(testbed).await);
     for verdict in &verdicts {
         settings.tell(Event::Verdict(verdict.clone()));
@@ -79,6 +84,37 @@ async fn settled(testbed: &Testbed) -> Verdict {
     verdict(&[Invariant::ReservationsEnd], "nothing is in doubt and no reservation is left", found)
 }
 
+/// No leader that was paused answered out of its past.
+fn nothing_stale(faults: &FaultLog) -> Option<Verdict> {
+    let answers = faults.all_probed()?;
+    let (asked, stale) =
+        (answers.current + answers.refused + answers.stale.len() as u64, answers.stale.len());
+    let found = match answers.stale.first() {
+        None => Ok(format!(
+            "{asked} questions, {} refused, {} answered as they must be",
+            answers.refused, answers.current
+        )),
+        Some(first) => Err(format!("{stale} of {asked} answers; the first: {first}")),
+    };
+    let check = "a leader that was paused and succeeded serves nothing stale when it goes on";
+    Some(verdict(&[Invariant::DecisionStands, Invariant::DeposedChangesNothing], check, found))
+}
+
+/// Whatever was done to the cluster, callers saw a delay and nothing else.
+fn all_confirmed(settings: &Settings, figures: &Figures) -> Option<Verdict> {
+    settings.scenario.all_confirmed.then(|| {
+        let Figures { transactions, confirmed, canceled, refused, unknown, .. } = *figures;
+        let found = if confirmed == transactions {
+            Ok(format!("{confirmed} of {transactions}"))
+        } else {
+            Err(format!(
+                "{confirmed} of {transactions}: {canceled} were canceled, {refused} refused, {unknown} left without an answer"
+            ))
+        };
+        verdict(&[], "every transaction was confirmed to its caller", found)
+    })
+}
+
 /// Nobody died who was not killed, everybody came back, and every failpoint was reached.
 fn processes(faults: &FaultLog) -> Vec<Verdict> {
     let (troubles, missed) = (faults.troubles(), faults.missed_failpoints());
@@ -111,7 +147,11 @@ async fn verify_patiently(testbed: &Testbed) -> Result<Vec<Check>, ClientError> 
     let endpoints: Vec<String> =
         (0..testbed.client.partitions()).map(|at| testbed.client.endpoint(at).to_owned()).collect();
     let options = Options { attempt_timeout: SILENCE_MAX, deadline: SILENCE_MAX, ..Options::default() };
-    let settings = escrow_verify::Settings { silence_max: SILENCE_MAX, ..escrow_verify::Settings::default() };
+    let settings = escrow_verify::Settings {
+        silence_max: SILENCE_MAX,
+        quiescent_within: QUIESCENT_WITHIN,
+        ..escrow_verify::Settings::default()
+    };
     Ok(verify(&Client::connect(endpoints, options)?, settings, |_| ()).await?.checks)
 }
 

@@ -2,12 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
+use escrow_cluster::NodeId;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::Event;
 use super::recovery::Recovery;
+use super::stale::Answers;
 use crate::record::Fault;
 
 /// All faults of a run. Its methods may be called from many tasks.
@@ -18,6 +21,8 @@ pub(super) struct FaultLog {
     faults: Mutex<Vec<Fault>>,
     troubles: Mutex<Vec<String>>,
     missed: Mutex<Vec<String>>,
+    /// What leaders answered that were paused; `None` while none was asked.
+    probed: Mutex<Option<Answers>>,
     kills: AtomicU64,
     /// Faults that last.
     active: AtomicUsize,
@@ -37,6 +42,7 @@ impl FaultLog {
             faults: Mutex::default(),
             troubles: Mutex::default(),
             missed: Mutex::default(),
+            probed: Mutex::default(),
             kills: AtomicU64::new(0),
             active: AtomicUsize::new(0),
             count: AtomicUsize::new(0),
@@ -66,6 +72,44 @@ impl FaultLog {
         let begun_ms = self.ms(Instant::now());
         faults.push(Fault { begun_ms, what, target: target.to_owned(), ..Fault::default() });
         FaultId(faults.len() - 1)
+    }
+
+    /// A group loses its leader now.
+    pub(super) fn begin_loss(&self, what: &str, leader: NodeId) -> FaultId {
+        let fault = self.begin(what, &leader.to_string());
+        self.faults()[fault.0].leader_of = Some(leader.group().to_string());
+        fault
+    }
+
+    /// The group that lost its leader serves again, so long after that.
+    pub(super) fn served_again(&self, fault: FaultId, after: Duration) {
+        let ms = after.as_secs_f64() * 1e3;
+        let mut faults = self.faults();
+        let fault = &mut faults[fault.0];
+        fault.unavailable_ms = Some(ms);
+        let text = format!("{} serves again after {ms:.0} ms", fault.leader_of.as_deref().unwrap_or("it"));
+        drop(faults);
+        self.tell(text);
+    }
+
+    /// What a leader answered when it went on after a pause.
+    pub(super) fn probed(&self, leader: NodeId, answers: Answers) {
+        let Answers { current, refused, stale } = &answers;
+        self.tell(format!(
+            "{leader} goes on: {refused} questions refused, {current} answered, {} of them out of its past",
+            stale.len()
+        ));
+        self.probed.lock().expect("nothing panics while it is held").get_or_insert_default().add(answers);
+    }
+
+    /// What all of them answered; `None` if none was asked.
+    pub(super) fn all_probed(&self) -> Option<Answers> {
+        self.probed.lock().expect("nothing panics while it is held").clone()
+    }
+
+    /// Something that is good to know.
+    pub(super) fn note(&self, what: &str) {
+        self.tell(what.to_owned());
     }
 
     /// Its cause is gone. Gives whether no other fault lasts now.

@@ -7,6 +7,7 @@
 //! - `operator`: what the servers are asked while it runs
 //! - `strikes`: carries out the faults
 //! - `recovery`: measures what follows each
+//! - `stale`: asks leaders that were paused
 //! - `faults`: remembers them for the record
 //! - `sampler`: looks at everything four times a second
 //! - `checks`: the judgement in the end
@@ -20,6 +21,7 @@ mod operator;
 mod recovery;
 mod sampler;
 mod small_disk;
+mod stale;
 mod strikes;
 mod testbed;
 
@@ -34,7 +36,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep_until};
 
 use crate::failpoints;
-use crate::load::{Ears, Load, Meter};
+use crate::load::{Ears, Load};
 use crate::oracle::{AskError, Oracle};
 use crate::record::{self, Record, Sample, Totals, Verdict};
 use crate::scenario::Scenario;
@@ -185,7 +187,7 @@ async fn run_on(
     let money = money::Money::make(&testbed.client, &scenario.cluster, &scenario.load).await?;
     let first = crate::oracle::balances(&testbed.client, &money.accounts).await?;
 
-    let ears = Ears { oracle: Arc::new(Oracle::new(money.accounts)), meter: Arc::new(Meter::default()) };
+    let ears = Ears::new(Oracle::new(money.accounts));
     let load =
         Load { rate: settings.rate, mix: scenario.load.clone(), shards: money.shards, seed: settings.seed };
     settings.step("under load");
@@ -193,7 +195,7 @@ async fn run_on(
     let faults = Arc::new(FaultLog::new(begun, settings.tell.clone()));
     let sampler = Sampler::start(begun, testbed, &ears.meter, settings.tell.clone());
     let running = load.start(&testbed.client, &ears)?;
-    let mut striker = Striker::start(begun, strikes, testbed, &faults);
+    let mut striker = Striker::start(begun, strikes, testbed, &faults, &ears.sentinel);
     sleep_until(begun + settings.duration).await;
 
     settings.step("the load stops");
@@ -236,6 +238,7 @@ async fn run_on(
         cluster: record::Cluster {
             coordinators: scenario.cluster.coordinators.into(),
             participants: scenario.cluster.participants.into(),
+            replicas: scenario.cluster.replicas.into(),
         },
         reproduce: settings.command(),
         totals,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use escrow_client::report::{Phase, TransactionFilter};
 use escrow_client::{Client, ClientError, Options, RetryPolicy, ShardClient};
-use escrow_cluster::{Cluster, NodeId};
+use escrow_cluster::Cluster;
 
 /// A server that does not answer by then is not asked again in this round.
 const WITHIN: Duration = Duration::from_millis(500);
@@ -30,11 +30,9 @@ impl Operator {
             ..Options::default()
         };
         let client = Client::connect(cluster.coordinator_endpoints(), options.clone())?;
-        let shards = (0..cluster.spec().participants)
-            .map(|number| {
-                ShardClient::connect(cluster.endpoint(NodeId::participant(number)), options.clone())
-            })
-            .collect::<Result<_, _>>()?;
+        let endpoints = cluster.participant_endpoints().into_iter();
+        let shards = endpoints.map(|endpoint| ShardClient::connect(endpoint, options.clone()));
+        let shards = shards.collect::<Result<_, _>>()?;
         Ok(Self { client, shards })
     }
 
@@ -85,6 +83,12 @@ impl Operator {
             count += self.client.status(partition).await.ok()?.coordinator?.unfinished_at_start;
         }
         Some(count)
+    }
+
+    /// How many entries a shard has applied.
+    pub(super) async fn applied(&self, shard: u16) -> Option<u64> {
+        let totals = self.shards[usize::from(shard)].totals(shard.into()).await.ok()?;
+        Some(totals.applied_index)
     }
 
     /// Reservations on all shards. `None` if one does not answer.

@@ -35,6 +35,8 @@ pub(super) struct Testbed {
     /// One before each participant, or none at all.
     pub(super) proxies: Vec<Proxy>,
     pub(super) small_disk: Option<SmallDisk>,
+    /// Whether coordinators and participants have replicas.
+    pub(super) is_replicated: bool,
     /// `None` once it is stopped.
     cluster: tokio::sync::Mutex<Option<Cluster>>,
     /// Whose end is no news.
@@ -84,6 +86,7 @@ impl Testbed {
             operator,
             proxies,
             small_disk,
+            is_replicated: scenario.is_replicated(),
             cluster: tokio::sync::Mutex::new(Some(cluster)),
             struck: Mutex::default(),
             endpoints,
@@ -197,6 +200,7 @@ fn spec(scenario: &Scenario, dir: &Path) -> Result<Spec, RunError> {
     let mut spec = Spec {
         coordinators: shape.coordinators,
         participants: shape.participants,
+        replicas: shape.replicas,
         restart: Restart::Never,
         coordinator_args: arguments(COORDINATOR_SEGMENT_MIB),
         participant_args: arguments(shape.segment_mib),

@@ -7,6 +7,7 @@
 //! - `calls`: transactions that are calls of their own
 //! - `rows`: rows of bulk streams, which are most
 //! - [`meter`]: counts and latencies
+//! - [`sentinel`]: sees when something serves again
 //!
 //! **Invariant:** what is held back because too much is under way is counted and told.
 
@@ -15,6 +16,7 @@ pub mod meter;
 pub mod pace;
 mod plan;
 mod rows;
+pub mod sentinel;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,7 @@ use crate::scenario::Mix;
 use calls::Caller;
 pub use meter::{Ending, Meter};
 use rows::Rows;
+pub use sentinel::{Need, Sentinel};
 
 /// Some callers ask once, wait so long, and never hear what became of it.
 const IMPATIENCE: Duration = Duration::from_millis(20);
@@ -55,6 +58,8 @@ pub struct Ears {
     pub oracle: Arc<Oracle>,
     /// Counts and measures.
     pub meter: Arc<Meter>,
+    /// Looks for what serves again.
+    pub sentinel: Arc<Sentinel>,
 }
 
 /// Load that runs.
@@ -67,7 +72,25 @@ pub struct Running {
 /// Whether the load is to stop, and when its callers give up.
 pub(crate) type Stopped = watch::Receiver<Option<Instant>>;
 
+impl Ears {
+    /// Nothing heard yet.
+    pub fn new(oracle: Oracle) -> Self {
+        Self { oracle: Arc::new(oracle), meter: Arc::default(), sentinel: Arc::default() }
+    }
+}
+
 impl Load {
+    /// The shard of each account.
+    fn homes(&self) -> Arc<[u32]> {
+        let mut homes = vec![0; self.shards.iter().map(Vec::len).sum()];
+        for (shard, accounts) in (0..).zip(&self.shards) {
+            for &account in accounts {
+                homes[account as usize] = shard;
+            }
+        }
+        homes.into()
+    }
+
     /// Starts it.
     pub fn start(self, client: &Client, ears: &Ears) -> Result<Running, ClientError> {
         let (stop, stopped) = watch::channel(None);

@@ -37,6 +37,8 @@ pub(super) struct Rows {
     client: Client,
     partition: usize,
     ears: Ears,
+    /// The shard of each account.
+    homes: Arc<[u32]>,
     chance: Chance,
     ids: IdSequence,
     next_tag: u64,
@@ -52,6 +54,7 @@ impl Rows {
             client,
             partition,
             ears,
+            homes: load.homes(),
             chance: Chance::new(!load.seed ^ ((partition as u64) << 32)),
             ids: IdSequence::new(),
             next_tag: 0,
@@ -198,7 +201,10 @@ impl Rows {
             let Some(row) = self.open.remove(&answer.tag) else { continue };
             self.ears.oracle.answered(row.key, answer.state, answer.reason);
             let ending = match answer.state {
-                State::Confirmed => Ending::Confirmed,
+                State::Confirmed => {
+                    self.tell_sentinel(&row);
+                    Ending::Confirmed
+                }
                 State::Canceled => Ending::Canceled,
                 State::Refused => Ending::Refused,
                 // Begun and not decided: asked again later.
@@ -208,6 +214,14 @@ impl Rows {
                 }
             };
             self.ears.meter.ended(ending, row.due);
+        }
+    }
+
+    fn tell_sentinel(&self, row: &Row) {
+        if self.ears.sentinel.is_awaited() {
+            let shards =
+                [row.payment.from, row.payment.to].map(|account| self.homes[account as usize] as usize);
+            self.ears.sentinel.confirmed(self.partition, shards, row.key, row.due);
         }
     }
 }

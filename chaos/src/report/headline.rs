@@ -78,8 +78,12 @@ fn facts(html: &mut Html, record: &Record) {
         0 => "as its script says".to_owned(),
         rate => format!("{}\u{a0}transactions a\u{a0}second, open loop", units::count(rate)),
     };
+    let replicas = match record.cluster.replicas {
+        0 | 1 => String::new(),
+        replicas => format!(", {replicas}\u{a0}replicas of each"),
+    };
     let cluster = format!(
-        "{}, {}",
+        "{}, {}{replicas}",
         units::counted(u64::from(record.cluster.coordinators), "coordinator"),
         units::counted(u64::from(record.cluster.participants), "participant"),
     );

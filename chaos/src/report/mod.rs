@@ -1,7 +1,7 @@
 //! Shows what came of a run: `report.html` for people, `summary.json` for programs.
 //!
 //! # Layout
-//! - `page`: the page as a whole; its parts are `headline`, `timeline` and `tables`
+//! - `page`: the page as a whole; its parts are `headline`, `replicas`, `timeline` and `tables`
 //! - `timeline`: faults (`lanes`) and `charts` on one time axis
 //! - `columns`, `scale`, `svg`: from samples to shapes
 //! - `html`, `units`: how text and figures are written
@@ -16,6 +16,7 @@ mod headline;
 mod html;
 mod lanes;
 mod page;
+mod replicas;
 mod scale;
 mod summary;
 mod svg;

@@ -1,7 +1,7 @@
 //! The page as a whole. It refers to nothing outside of itself, and is complete without its script.
 
 use super::html::{Html, Text};
-use super::{headline, tables, timeline};
+use super::{headline, replicas, tables, timeline};
 use crate::record::Record;
 
 const STYLE: &str = include_str!("style.css");
@@ -62,6 +62,7 @@ pub(super) fn page(record: &Record) -> String {
         Text(&title)
     ));
     html.add(format_args!("{}{}", headline::headline(record), headline::figures(record)));
+    html.add(format_args!("{}", replicas::losses(record)));
     html.add(format_args!("{}", timeline::timeline(record)));
     html.add(format_args!("{}{}", tables::faults(record), tables::verdicts(record)));
     reproduce(&mut html, record);

@@ -4,6 +4,7 @@ use std::io;
 
 use serde::Serialize;
 
+use super::replicas::{self, Availability};
 use crate::record::{Record, Sample};
 
 /// What a program wants to know first.
@@ -17,6 +18,8 @@ struct Summary {
     unavailable_ms: u64,
     longest_outage_ms: u64,
     max_us: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader_losses: Option<Availability>,
     #[serde(flatten)]
     record: Record,
 }
@@ -32,6 +35,7 @@ pub(super) fn summary(record: &Record) -> io::Result<String> {
         unavailable_ms: record.unavailable_ms(),
         longest_outage_ms: record.longest_outage_ms(),
         max_us: record.max_us(),
+        leader_losses: replicas::availability(record),
         record: Record { samples: Vec::new(), ..record.clone() },
     };
     let head = serde_json::to_string_pretty(&summary)?;

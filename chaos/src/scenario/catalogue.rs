@@ -22,6 +22,10 @@ scenarios! {
     "clock-jump",
     "ten-thousand-in-doubt",
     "mixed",
+    "leaders-killed",
+    "leaders-paused",
+    "wiped-follower",
+    "replicas-restarted",
 }
 
 /// The text of a scenario by its name.

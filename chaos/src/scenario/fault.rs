@@ -28,7 +28,7 @@ pub struct FaultPlan {
 /// Whom a fault strikes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// `participant-1`, `coordinator-0`.
+    /// `participant-1`, `coordinator-0`; `participant-1.2` with replicas.
     Node(NodeId),
     /// `a participant`: the seed chooses.
     AParticipant,
@@ -44,6 +44,28 @@ pub enum Target {
     Everything,
     /// `its owner`: for failpoints, whoever has it.
     ItsOwner,
+    /// `a leader`, `a leader of a participant`, `a follower of participant-1`: of replicas, whichever it is then.
+    Standing(Standing, Whose),
+}
+
+/// How a replica stands in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It leads.
+    Leader,
+    /// It does not.
+    Follower,
+}
+
+/// Whose replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Of anything: the seed chooses.
+    Anybodys,
+    /// Of any coordinator or of any participant: the seed chooses.
+    OfA(Role),
+    /// Of this one.
+    Of(NodeId),
 }
 
 /// What is done.
@@ -118,6 +140,17 @@ pub enum Action {
         /// How long it is wrong.
         lasts: Span,
     },
+    /// SIGKILL, and everything that it had on disk is gone; started again later, and it must become a member again.
+    Wipe {
+        /// How long it stays down.
+        down_for: Span,
+    },
+    /// What an upgrade does: every process is stopped with SIGTERM and started again, one at a time, each only when its group can spare
+    /// it.
+    RollingRestart {
+        /// How long all of that may take.
+        within: Span,
+    },
     /// Participants are frozen until so many transactions are unfinished; then everything is killed and started again.
     PileUp {
         /// How many.
@@ -162,14 +195,16 @@ impl Action {
     /// How long it lasts at most, as far as that is known beforehand.
     pub const fn lasts(&self) -> Span {
         match self {
-            Self::Kill { down_for } | Self::Stop { down_for } => *down_for,
+            Self::Kill { down_for } | Self::Stop { down_for } | Self::Wipe { down_for } => *down_for,
             Self::Freeze { lasts }
             | Self::Partition { lasts, .. }
             | Self::Slow { lasts, .. }
             | Self::Lossy { lasts, .. }
             | Self::JumpClock { lasts, .. } => *lasts,
             Self::Failpoints { .. } => Span::secs(2),
-            Self::FillDisk { within } | Self::PileUp { within, .. } => *within,
+            Self::FillDisk { within } | Self::PileUp { within, .. } | Self::RollingRestart { within } => {
+                *within
+            }
         }
     }
 }
@@ -180,6 +215,15 @@ impl FaultPlan {
             && !nodes.contains(&node)
         {
             return Err(format!("there is no {node}"));
+        }
+        let is_replicated = nodes.iter().any(|node| node.replica > 0);
+        if let Target::Standing(_, whose) = self.target {
+            let is_there = |of: NodeId| nodes.contains(&of.replica(1));
+            match whose {
+                _ if !is_replicated => return Err("leaders and followers need cluster.replicas".to_owned()),
+                Whose::Of(of) if !is_there(of) => return Err(format!("there is no {of}")),
+                _ => {}
+            }
         }
         if self.every.is_some_and(|every| every <= Span::default()) {
             return Err("every: must not be nothing".to_owned());
@@ -196,6 +240,12 @@ impl FaultPlan {
             }
             Action::FillDisk { .. } if small_disk.map(Target::Node) != Some(self.target) => {
                 Err("fill_disk: its target must be the one with cluster.small_disk".to_owned())
+            }
+            Action::Wipe { .. } if !is_replicated => {
+                Err("wipe: without cluster.replicas what is lost is lost".to_owned())
+            }
+            Action::RollingRestart { .. } if self.target != Target::Everything => {
+                Err("rolling_restart: its target is 'everything'".to_owned())
             }
             Action::PileUp { .. } if self.target != Target::Everything => {
                 Err("pile_up: its target is 'everything'".to_owned())
@@ -225,15 +275,32 @@ impl<'de> Deserialize<'de> for Target {
             "every participant" => Self::EveryParticipant,
             "everything" => Self::Everything,
             "its owner" => Self::ItsOwner,
-            other => Self::Node(parse_node(other).ok_or_else(|| {
+            other => parse_standing(other).or_else(|| parse_node(other).map(Self::Node)).ok_or_else(|| {
                 D::Error::custom(format!(
                     "'{other}' is no target: expected a process such as participant-1 or coordinator-0, 'a \
                      participant', 'a coordinator', 'a process', 'the next process', 'every participant', \
-                     'everything' or 'its owner'"
+                     'everything', 'its owner', or with replicas 'a leader' or 'a follower', also 'of a \
+                     participant', 'of a coordinator' or of such as 'of participant-1'"
                 ))
-            })?),
+            })?,
         })
     }
+}
+
+fn parse_standing(text: &str) -> Option<Target> {
+    let (standing, rest) = match (text.strip_prefix("a leader"), text.strip_prefix("a follower")) {
+        (Some(rest), _) => (Standing::Leader, rest),
+        (_, Some(rest)) => (Standing::Follower, rest),
+        _ => return None,
+    };
+    let whose = match rest.strip_prefix(" of ") {
+        None if rest.is_empty() => Whose::Anybodys,
+        None => return None,
+        Some("a participant") => Whose::OfA(Role::Participant),
+        Some("a coordinator") => Whose::OfA(Role::Coordinator),
+        Some(node) => Whose::Of(parse_node(node).filter(|node| node.replica == 0)?),
+    };
+    Some(Target::Standing(standing, whose))
 }
 
 /// A process by its name.
@@ -244,10 +311,14 @@ pub(super) fn node<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NodeId,
 
 fn parse_node(text: &str) -> Option<NodeId> {
     let (role, number) = text.split_once('-')?;
+    let (number, replica) = match number.split_once('.') {
+        Some((number, replica)) => (number, replica.parse().ok()?),
+        None => (number, 0),
+    };
     let number = number.parse().ok()?;
     match role {
-        "coordinator" => Some(NodeId::coordinator(number)),
-        "participant" => Some(NodeId::participant(number)),
+        "coordinator" => Some(NodeId::coordinator(number).replica(replica)),
+        "participant" => Some(NodeId::participant(number).replica(replica)),
         _ => None,
     }
 }

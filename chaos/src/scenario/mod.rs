@@ -11,7 +11,7 @@ mod fault;
 mod span;
 
 pub use catalogue::{ALL, find};
-pub use fault::{Action, Direction, FaultPlan, How, Target};
+pub use fault::{Action, Direction, FaultPlan, How, Standing, Target, Whose};
 pub use span::Span;
 
 use std::path::Path;
@@ -46,6 +46,9 @@ pub struct Scenario {
     /// What is done to the cluster.
     #[serde(default)]
     pub faults: Vec<FaultPlan>,
+    /// Whether every transaction must be confirmed: nothing that is done to the cluster may be seen by callers but as a delay.
+    #[serde(default)]
+    pub all_confirmed: bool,
 }
 
 const fn default_duration() -> Span {
@@ -64,6 +67,8 @@ pub struct Shape {
     pub coordinators: u16,
     /// Participants, each with a wallet shard.
     pub participants: u16,
+    /// Of each coordinator and participant so many processes, as replicas of each other.
+    pub replicas: u16,
     /// How often servers write checkpoints. Short, so that runs see many.
     pub checkpoint_interval: Span,
     /// Size of the segments of participants' journals, in MiB. Small, so that they are trimmed and archived often. Those of
@@ -76,7 +81,14 @@ pub struct Shape {
 impl Default for Shape {
     fn default() -> Self {
         let checkpoint_interval = Span::secs(5);
-        Self { coordinators: 1, participants: 2, checkpoint_interval, segment_mib: 16, small_disk: None }
+        Self {
+            coordinators: 1,
+            participants: 2,
+            replicas: 1,
+            checkpoint_interval,
+            segment_mib: 16,
+            small_disk: None,
+        }
     }
 }
 
@@ -190,8 +202,20 @@ impl Scenario {
 
     /// Every process, coordinators first.
     pub fn nodes(&self) -> Vec<NodeId> {
+        let replicas = if self.is_replicated() { 1..=self.cluster.replicas } else { 0..=0 };
+        let groups = self.groups().into_iter();
+        groups.flat_map(|group| replicas.clone().map(move |replica| group.replica(replica))).collect()
+    }
+
+    /// What a process holds, as if there were one of each.
+    pub(crate) fn groups(&self) -> Vec<NodeId> {
         let coordinators = (0..self.cluster.coordinators).map(NodeId::coordinator);
         coordinators.chain((0..self.cluster.participants).map(NodeId::participant)).collect()
+    }
+
+    /// Whether coordinators and participants have replicas.
+    pub const fn is_replicated(&self) -> bool {
+        self.cluster.replicas > 1
     }
 
     /// Whether coordinators must reach participants through a proxy.
@@ -224,6 +248,13 @@ impl Scenario {
         }
         if !(1..=10).contains(&self.cluster.coordinators) || self.cluster.participants < 2 {
             return Err("cluster: 1 to 10 coordinators and at least 2 participants".to_owned());
+        }
+        escrow_cluster::check_replicas(self.cluster.replicas).map_err(|error| format!("cluster: {error}"))?;
+        if self.is_replicated() && self.needs_proxy() {
+            return Err(
+                "cluster.replicas: the network between coordinators and participants stays as it is then"
+                    .to_owned(),
+            );
         }
         let nodes = self.nodes();
         let small_disk = self.cluster.small_disk.map(|disk| disk.of);
@@ -293,6 +324,27 @@ mod tests {
             (
                 "[[faults]]\nat = '1s'\ntarget = 'its owner'\ndo = { failpoints = { points = ['nowhere'] } }",
                 "nowhere",
+            ),
+            ("[cluster]\nreplicas = 4", "take 3 or 5"),
+            (
+                "[[faults]]\nat = '1s'\ntarget = 'a leader'\ndo = { kill = { down_for = '1s' } }",
+                "cluster.replicas",
+            ),
+            (
+                "[cluster]\nreplicas = 3\n[[faults]]\nat = '1s'\ntarget = 'a leader of participant-7'\ndo = { kill = { down_for = '1s' } }",
+                "participant-7",
+            ),
+            (
+                "[cluster]\nreplicas = 3\n[[faults]]\nat = '1s'\ntarget = 'a follower'\ndo = { rolling_restart = { within = '1s' } }",
+                "everything",
+            ),
+            (
+                "[[faults]]\nat = '1s'\ntarget = 'participant-0'\ndo = { wipe = { down_for = '1s' } }",
+                "cluster.replicas",
+            ),
+            (
+                "[cluster]\nreplicas = 3\n[[faults]]\nat = '1s'\ntarget = 'a participant'\ndo = { partition = { lasts = '1s', how = 'hold' } }",
+                "network",
             ),
         ] {
             let message = refusal(rest);

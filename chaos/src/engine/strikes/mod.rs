@@ -1,9 +1,11 @@
 //! Carries out the faults: each strike is a task of its own, from its moment until what it left has drained.
 //!
-//! Here is what all have in common: who strikes when, who comes back, what is measured; `processes` and `network` are the faults.
+//! Here is what all have in common: who strikes when, who comes back, what is measured; `processes`, `network` and `replicas` are the
+//! faults.
 
 mod network;
 mod processes;
+mod replicas;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +18,9 @@ use super::faults::{FaultId, FaultLog};
 use super::recovery;
 use super::testbed::Testbed;
 use crate::chance::Chance;
+use crate::load::Sentinel;
 use crate::proxy::{Conditions, Flow};
-use crate::scenario::Action;
+use crate::scenario::{Action, Standing};
 use crate::schedule::Strike;
 
 /// How long a process may take to serve after a start.
@@ -38,8 +41,10 @@ impl Striker {
         strikes: Vec<Strike>,
         testbed: &Arc<Testbed>,
         faults: &Arc<FaultLog>,
+        sentinel: &Arc<Sentinel>,
     ) -> Self {
-        let hand = Hand { testbed: Arc::clone(testbed), faults: Arc::clone(faults) };
+        let hand =
+            Hand { testbed: Arc::clone(testbed), faults: Arc::clone(faults), sentinel: Arc::clone(sentinel) };
         let mut striking = JoinSet::new();
         for strike in strikes {
             let hand = hand.clone();
@@ -74,6 +79,7 @@ impl Drop for Striker {
 struct Hand {
     testbed: Arc<Testbed>,
     faults: Arc<FaultLog>,
+    sentinel: Arc<Sentinel>,
 }
 
 /// Something that must not be.
@@ -81,9 +87,18 @@ type Trouble = String;
 
 impl Hand {
     async fn strike(&self, strike: &Strike) -> Result<(), Trouble> {
-        let nodes = strike.targets.as_slice();
+        let picked = match strike.standing {
+            Some(standing) => vec![self.standing(&strike.targets, standing, strike.seed).await?],
+            None => Vec::new(),
+        };
+        let leads = strike.standing == Some(Standing::Leader);
+        let nodes = if picked.is_empty() { strike.targets.as_slice() } else { picked.as_slice() };
         let target = name_of(nodes, &self.testbed);
         match &strike.action {
+            Action::Kill { down_for } if leads => self.kill_leader(nodes[0], down_for.0).await,
+            Action::Freeze { lasts } if leads => self.pause_leader(nodes[0], lasts.0).await,
+            Action::Wipe { down_for } => self.wipe(nodes[0], down_for.0).await,
+            Action::RollingRestart { within } => self.rolling_restart(nodes, within.0).await,
             Action::Kill { down_for } => self.kill(nodes, &target, down_for.0).await,
             Action::Stop { down_for } => self.stop(nodes, &target, down_for.0).await,
             Action::Freeze { lasts } => self.freeze(nodes, &target, lasts.0).await,
@@ -149,6 +164,10 @@ impl Hand {
         before: Option<u64>,
     ) {
         let is_alone = self.faults.end(fault, returned);
+        if self.testbed.is_replicated {
+            // Nothing waits for one replica: others go on without it.
+            return;
+        }
         let count = self.faults.count();
         let still_alone = || is_alone && self.faults.count() == count;
         let operator = &self.testbed.operator;

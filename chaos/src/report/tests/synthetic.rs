@@ -80,7 +80,7 @@ pub(crate) fn record(plan: &Plan) -> Record {
         duration_ms,
         build: "escrow 0.1.0, release".into(),
         machine: Machine { cores: 2, cpu: "Example CPU @ 2.60GHz".into(), kernel: "linux 6.1.0".into() },
-        cluster: Cluster { coordinators: 1, participants: plan.targets as u32 },
+        cluster: Cluster { coordinators: 1, participants: plan.targets as u32, replicas: 1 },
         reproduce: format!("escrow chaos kill-participants --seed 42 --rate {}", plan.rate_per_s),
         totals,
         verdicts: verdicts(confirmed),
@@ -106,6 +106,7 @@ fn fault(plan: &Plan, at: u64, dice: &mut Dice) -> Fault {
         in_doubt_at_return: Some(in_doubt),
         first_resolution_ms: Some(first),
         drained_ms: Some(whole(first + in_doubt as f64 * dice.around(0.5, 0.4))),
+        ..Fault::default()
     }
 }
 
