@@ -73,6 +73,8 @@ fn verify_replica(
     view: Result<Held, ParticipantError>,
     (live, until): (Digest, u64),
 ) {
+    // A replica may apply what a majority of the others has synced before its own disk has; a failed journal says so when it is read.
+    let _ = journal.wait_durable(journal.cursors().appended);
     let rebuild = |held: Held| {
         let mut rebuilt = Rebuilt::from(held)?;
         let from = rebuilt.position.index();

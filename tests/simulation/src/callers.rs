@@ -45,8 +45,14 @@ impl World {
     /// A caller acts: asks for the first time or again.
     pub(crate) fn caller(&mut self, number: usize) {
         let job = &self.jobs[number];
-        let other_content = job.told.is_some();
-        let call = if other_content { job.other_content() } else { job.next_call(&mut self.chance) };
+        // Who knows asks to be shown it, or whether something else can be had under the same id.
+        let is_told = job.told.is_some();
+        let other_content = is_told && (self.replicas == 1 || self.chance.one_in(2));
+        let call = match (is_told, other_content) {
+            (true, true) => job.other_content(),
+            (true, false) => job.look_up(),
+            _ => job.next_call(&mut self.chance),
+        };
         if matches!(job.plan, Plan::Bulk { .. }) && job.told.is_none() && self.chance.one_in(2) {
             self.bulk(number);
         } else {
@@ -70,13 +76,14 @@ impl World {
         self.attempts.insert(id, Attempt { job, other_content, knew, knew_end, call });
         if !self.loses() {
             let delay = self.delay();
-            let to = self.whom_to_ask();
+            let to = self.whom_to_ask(knew);
             self.at(delay, Event::Request(id, to));
         }
     }
 
-    /// Mostly the coordinator that leads; now and then one that does not, or not any more.
-    fn whom_to_ask(&mut self) -> usize {
+    /// Mostly the coordinator that leads; now and then one that does not, or not any more. Who knows an outcome asks the one that
+    /// has believed for longest that it leads: it must not answer out of its past.
+    fn whom_to_ask(&mut self, knew: bool) -> usize {
         if self.replicas == 1 {
             return 0;
         }
@@ -84,6 +91,10 @@ impl World {
             (0..self.replicas).filter(|&at| self.coordinators[at].leads.is_some()).collect();
         match self.leader() {
             Some(leader) if self.is_calm => leader,
+            Some(leader) if knew => {
+                let oldest = believers.iter().min_by_key(|&&at| self.coordinators[at].leads);
+                oldest.copied().unwrap_or(leader)
+            }
             _ if self.chance.one_in(8) || believers.is_empty() => self.chance.index(self.replicas),
             // One that was deposed may not know it yet.
             _ => believers[self.chance.index(believers.len())],
@@ -107,7 +118,7 @@ impl World {
     }
 
     fn bulk(&mut self, number: usize) {
-        let at = self.whom_to_ask();
+        let at = self.whom_to_ask(false);
         let Some(server) = &mut self.coordinators[at].server else { return };
         for message in columns(&[(number, &self.jobs[number])]) {
             let usd = escrow_types::Currency::USD;

@@ -114,11 +114,16 @@ impl Job {
         self.id.as_str().to_owned()
     }
 
+    /// Asks how it stands.
+    pub(crate) fn look_up(&self) -> Call {
+        Call::Get(self.id())
+    }
+
     /// The call that the caller makes next.
     pub(crate) fn next_call(&self, chance: &mut Chance) -> Call {
         let wait = chance.one_of(&[v1::Wait::Decided, v1::Wait::Completed]).into();
         if self.told.is_some() || (self.attempts > 0 && chance.one_in(8)) {
-            return Call::Get(self.id());
+            return self.look_up();
         }
         let (transaction_id, timeout_ms) = (self.id(), self.timeout_ms);
         match &self.plan {
@@ -140,7 +145,7 @@ impl Job {
                     Call::Confirm(v1::ConfirmRequest { transaction_id, amounts, wait })
                 }
                 Then::Cancel => Call::Cancel(v1::CancelRequest { transaction_id, wait }),
-                Then::Nothing => Call::Get(transaction_id),
+                Then::Nothing => self.look_up(),
             },
         }
     }

@@ -1,10 +1,11 @@
 //! The end: when all is settled, and what must hold then.
 
+use escrow_journal::Journal;
 use escrow_tcc::machine::Decision;
 use escrow_types::AccountId;
 
 use crate::jobs::{ACCOUNTS, Job};
-use crate::time::MS;
+use crate::time::{MS, SECOND, Time};
 use crate::violation::{Step, Violation, check};
 use crate::world::{Event, World};
 
@@ -31,15 +32,20 @@ impl World {
         quiet && shards_quiet && self.jobs.iter().all(|job| job.told.is_some())
     }
 
-    /// Whether all replicas of every group are up, and have applied all that anybody has.
+    /// Whether all replicas of every group are up, and have applied all that anybody has, and have it on their own disks: they may
+    /// apply what a majority of the others has before that.
     fn replicas_agree(&self) -> bool {
+        let is_synced = |journal: &Journal| journal.cursors().durable == journal.cursors().appended;
         let coordinators = self.coordinators.iter().all(|process| {
-            process.server.as_ref().is_some_and(|server| server.applied() == self.groups.coordinator.agreed())
+            process.server.as_ref().is_some_and(|server| {
+                server.applied() == self.groups.coordinator.agreed() && is_synced(server.journal())
+            })
         });
         let shards = self.participants.iter().all(|process| {
             process.server.as_ref().is_some_and(|server| {
                 let agreed = |shard: u16| self.groups.shards[usize::from(shard)].agreed();
-                process.shards.iter().all(|&shard| server.applied(shard) == agreed(shard))
+                let applied = |&shard: &u16| server.applied(shard) == agreed(shard);
+                process.shards.iter().all(applied) && is_synced(server.journal())
             })
         });
         coordinators && shards
@@ -107,15 +113,22 @@ impl World {
         self.jobs.iter().enumerate().try_for_each(|(number, job)| self.check_job(number, job))
     }
 
-    /// The last ends are logged lazily: a few ticks more.
+    /// The last ends are logged lazily: a few ticks more, and until the replicas have applied what those bring.
     fn finishes_are_logged(&mut self) -> Step {
+        const AGREED_WITHIN: Time = 5 * SECOND;
         let until = self.now() + 200 * MS;
-        while let Some(event) = self.next_before(until) {
+        let last = until + AGREED_WITHIN;
+        while let Some(event) = self.next_before(last) {
             // Callers have said all that they had to say.
             if !matches!(event, Event::Caller(_)) {
                 self.happen(event)?;
             }
+            if self.now() >= until && (self.replicas == 1 || self.replicas_agree()) {
+                break;
+            }
         }
+        let agree = self.replicas == 1 || self.replicas_agree();
+        check!(ReplayEquals, agree, "replicas did not apply the same until {} ms", last / MS);
         Ok(())
     }
 

@@ -119,7 +119,9 @@ impl World {
             }
         }
         if self.replicas > 1 {
-            let node = self.any_node();
+            // A leader that is cut off is what hurts.
+            let leader = self.leader().filter(|_| self.chance.one_in(3));
+            let node = leader.map_or_else(|| self.any_node(), Node::Coordinator);
             trace!(self, "{node:?} reaches no other replica for {} ms", lasts / MS);
             let place = self.place(node);
             self.isolated[place] = now + lasts;
