@@ -30,7 +30,8 @@ impl LogFormat {
 
 /// Starts logging. `--log-level` wins over `RUST_LOG`; servers tell more than tools do by default.
 pub fn init(shared: &Shared, server: bool) -> Result<(), Failure> {
-    let default = if server { "info" } else { "warn" };
+    // Every election makes thirty lines of openraft's own, all in a day's work. Who leads and who does not any more is told by the servers.
+    let default = if server { "info,openraft=error" } else { "warn" };
     let directives = shared.log_level.clone().or_else(|| std::env::var("RUST_LOG").ok());
     let directives = directives.as_deref().filter(|text| !text.trim().is_empty()).unwrap_or(default);
     let filter = EnvFilter::try_new(directives)
