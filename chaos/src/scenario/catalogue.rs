@@ -26,6 +26,7 @@ scenarios! {
     "leaders-paused",
     "wiped-follower",
     "replicas-restarted",
+    "replicas-mixed",
 }
 
 /// The text of a scenario by its name.
