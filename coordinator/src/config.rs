@@ -293,7 +293,7 @@ mod tests {
             assert_eq!(BTreeMap::from(slots.clone()), runs, "written as it was read");
             let participants =
                 vec![participant(0, "http://127.0.0.1:1"), participant(1, "http://127.0.0.1:2")];
-            let config = Config { slots, participants, ..Config::default() }.validated();
+            let config = Config { participants, slots, ..Config::default() }.validated();
             config.map(|config| config.routing().unwrap()).map_err(|error| error.to_string())
         };
         let equal = Routing::new(vec![ParticipantId(0), ParticipantId(1)]);
