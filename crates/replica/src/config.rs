@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ReplicaError;
-use crate::group::Times;
+use crate::group::{BYTES_KEPT, Times};
 use crate::types::{Member, MemberId};
 
 /// The processes that hold the same groups as this one. All groups of a process have the same members at first; later the group's own
@@ -27,6 +27,13 @@ pub struct Replication {
     /// After how long without a leader a follower stands for election, in milliseconds; see [`Times`].
     #[serde(default = "default_election_ms")]
     pub election_ms: u64,
+    /// Bytes of entries that are kept although a checkpoint includes them; see [`BYTES_KEPT`].
+    #[serde(default = "default_bytes_kept")]
+    pub bytes_kept: usize,
+}
+
+fn default_bytes_kept() -> usize {
+    BYTES_KEPT
 }
 
 fn default_heartbeat_ms() -> u64 {
@@ -41,7 +48,7 @@ impl Replication {
     /// With the usual times.
     pub fn new(number: u32, members: BTreeMap<u32, String>, found: bool) -> Self {
         let Times { heartbeat_ms, election_ms } = Times::default();
-        Self { number, members, found, heartbeat_ms, election_ms }
+        Self { number, members, found, heartbeat_ms, election_ms, bytes_kept: BYTES_KEPT }
     }
 
     /// Checks everything that can be checked without the others.

@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, watch};
 use crate::error::{NotLeader, ReplicaError};
 use crate::log::GroupLog;
 use crate::machine::{Fed, Machine};
+use crate::membership;
 use crate::network::{Peers, Transport};
 use crate::runtime::{self, Runtime};
 use crate::types::{Address, Commands, GroupId, LogId, Member, MemberId, Position, Types};
@@ -220,7 +221,7 @@ impl Replica {
         let replica = Self(Arc::new(inner));
         if !is_new {
             // Until it votes, over all restarts on the way.
-            runtime::spawn(crate::membership::join(replica.clone()));
+            runtime::spawn(membership::join(replica.clone()));
         }
         Ok((replica, fed))
     }
@@ -292,7 +293,7 @@ impl Replica {
     pub async fn hand_over(&self, within: Duration) -> bool {
         let handing_over = async {
             while self.0.standing.borrow().leads {
-                let successor = crate::membership::successor(&self.0.raft.metrics().borrow_watched());
+                let successor = membership::successor(&self.0.raft.metrics().borrow_watched());
                 match successor {
                     Some(successor) => self.offer(successor).await,
                     None => return false,
@@ -457,6 +458,7 @@ async fn watch_standing(
     let silence_max = Duration::from_millis(times.election_ms * 4);
     let mut metrics = raft.metrics();
     let mut leads_since = None;
+    let mut half_made_since = None;
     loop {
         let now = runtime::Instant::of_now();
         let standing = {
@@ -479,6 +481,18 @@ async fn watch_standing(
                 step_down(&raft, standing.term).await;
                 leads_since = None;
             }
+        }
+        // Whoever began a change of the members and made its first half may have gone, or may not be asked any more.
+        let half_made = membership::half_made(&raft.metrics().borrow_watched()).filter(|_| standing.leads);
+        half_made_since = half_made_since.filter(|_| half_made.is_some()).or(half_made.as_ref().map(|_| now));
+        if let (Some(wanted), Some(since)) = (half_made, half_made_since)
+            && now - since > Duration::from_millis(times.election_ms)
+        {
+            tracing::info!(group = %peers.group, term = standing.term, "ending a change of the members that was left half made");
+            half_made_since = None;
+            let raft = raft.clone();
+            // Whether it was done is looked at again.
+            runtime::spawn(async move { drop(raft.change_membership(wanted, false).await) });
         }
         // A group that is quiet must not keep old segments for those that are not.
         if log.is_old(bytes_kept) {

@@ -38,6 +38,7 @@ pub use error::{Malformed, NotLeader, ReplicaError};
 pub use group::{Feed, Replica, Settings, Standing, Times};
 pub use log::{GroupLog, Recovering, Trim};
 pub use machine::{Committed, Fed};
+pub use membership::ChangeError;
 pub use network::{CallError, Transport};
 pub use service::Replicas;
 pub use types::{GroupId, Member, MemberId, Position};

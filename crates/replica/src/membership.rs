@@ -51,6 +51,15 @@ pub(crate) fn successor(metrics: &RaftMetrics<Types>) -> Option<u64> {
     others.max_by_key(|(_, matched)| **matched).map(|(id, _)| *id)
 }
 
+/// The members that are to vote when a change is over, of which only the first half is made: until the second is, everything needs the
+/// majority of the old ones *and* of the new ones.
+pub(crate) fn half_made(metrics: &RaftMetrics<Types>) -> Option<BTreeSet<u64>> {
+    let stored = &metrics.membership_config;
+    let configs = stored.membership().get_joint_config();
+    let is_half = configs.len() > 1 && *stored == metrics.committed_membership_config;
+    configs.last().filter(|_| is_half).cloned()
+}
+
 impl Replica {
     /// Changes the group; returns when the change is committed. Asking for what is so already is no error: a repetition is safe.
     pub async fn change(&self, change: Change) -> Result<(), ChangeError> {
@@ -67,7 +76,15 @@ impl Replica {
 
     fn lead_now(&self) -> Result<RaftMetrics<Types>, NotLeader> {
         let metrics = self.0.raft.metrics().borrow_watched().clone();
-        if metrics.state.is_leader() { Ok(metrics) } else { Err(self.not_leader()) }
+        // A leader that was removed goes on until that is committed; it must change nothing more.
+        let leads = metrics.state.is_leader() && Replica::voters(&metrics).contains(&metrics.id);
+        if leads { Ok(metrics) } else { Err(self.not_leader()) }
+    }
+
+    /// A leader does not remove itself: another leads, and is the one to ask.
+    async fn step_aside(&self) -> Result<(), ChangeError> {
+        self.let_lead(0).await?;
+        Err(self.not_leader().into())
     }
 
     /// One step towards `new` being a voter and none of `old` a member. True when that is so.
@@ -98,6 +115,9 @@ impl Replica {
         if matched.is_none() || behind > BEHIND_MAX || !is_settled {
             return Ok(false);
         }
+        if left.contains(&metrics.id) {
+            self.step_aside().await?;
+        }
         let mut wanted = voters.clone();
         wanted.insert(id);
         wanted.retain(|voter| !left.contains(voter));
@@ -121,6 +141,9 @@ impl Replica {
         let mut voters = Replica::voters(&metrics);
         if voters.len() == 1 && voters.contains(&id) {
             return Err(refused("it is the last member of its group"));
+        }
+        if id == metrics.id {
+            return self.step_aside().await;
         }
         if voters.remove(&id) {
             self.0.raft.change_membership(voters, false).await.map_err(refused)?;

@@ -152,13 +152,14 @@ pub struct Sleep(Inner);
 
 enum Inner {
     Tokio(Pin<Box<tokio::time::Sleep>>),
-    Simulated(Instant),
+    /// And who is to be woken then: told once, however often it is polled.
+    Simulated(Instant, Option<Waker>),
 }
 
 impl Sleep {
     fn until(at: Instant) -> Self {
         match executor() {
-            Some(_) => Self(Inner::Simulated(at)),
+            Some(_) => Self(Inner::Simulated(at, None)),
             None => Self(Inner::Tokio(Box::pin(tokio::time::sleep(at - Instant::of_now())))),
         }
     }
@@ -170,13 +171,16 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
             Inner::Tokio(sleep) => sleep.as_mut().poll(context),
-            Inner::Simulated(at) => {
+            Inner::Simulated(at, told) => {
                 // Without one the process is gone, and nobody polls it.
                 let Some(executor) = executor() else { return Poll::Pending };
                 if executor.now() >= at.0 {
                     return Poll::Ready(());
                 }
-                executor.wake_at(at.0, context.waker());
+                if !told.as_ref().is_some_and(|told| told.will_wake(context.waker())) {
+                    executor.wake_at(at.0, context.waker());
+                    *told = Some(context.waker().clone());
+                }
                 Poll::Pending
             }
         }
