@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use escrow_journal::Index;
 use escrow_replica::{Committed, Fed, Feed, Position, Replica, Standing};
 use escrow_tcc::Entry;
-use escrow_types::Epoch;
+use escrow_types::{Epoch, Reason};
 use tokio::sync::{oneshot, watch};
 
 use super::mailbox::With;
@@ -118,6 +118,27 @@ impl Owner {
     /// The term in which it does, if it is a replica.
     pub(crate) fn serving_term(&self) -> Option<u64> {
         self.seat.as_ref().and_then(|seat| seat.serving.borrow().term)
+    }
+
+    /// Whether it is one of several.
+    pub(crate) fn is_replica(&self) -> bool {
+        self.seat.is_some()
+    }
+
+    /// The reason that a caller may be told for a refusal. Some refusals say that a transaction did not begin because nothing is
+    /// remembered under its id: a leader that was replaced and has not heard of it does not know what its successor
+    /// has done, and must send the caller there.
+    pub(super) fn vouched(&self, reason: Reason) -> Reason {
+        let as_if_new = matches!(
+            reason,
+            Reason::Overloaded
+                | Reason::ParticipantUnavailable
+                | Reason::Paused
+                | Reason::ShuttingDown
+                | Reason::TransactionIdExpired
+        );
+        let is_sure = |seat: &Seat| seat.replica.is_surely_leading();
+        if as_if_new && !self.seat.as_ref().is_none_or(is_sure) { Reason::NotLeader } else { reason }
     }
 
     /// What was applied since this was called last.

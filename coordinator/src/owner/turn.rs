@@ -64,7 +64,7 @@ impl Owner {
         if !self.serves() {
             Some(Reason::NotLeader)
         } else if self.shutting_down {
-            Some(Reason::ShuttingDown)
+            Some(self.vouched(Reason::ShuttingDown))
         } else {
             None
         }
@@ -254,7 +254,15 @@ impl Owner {
         if phase_two {
             die_soon_at("coordinator::after_phase_two_sent");
         }
-        self.callers.deliver(outputs.answers);
+        let mut answers = outputs.answers;
+        if self.is_replica() {
+            for answered in &mut answers {
+                if let Standing::Refused(reason) = &mut answered.standing {
+                    *reason = self.vouched(*reason);
+                }
+            }
+        }
+        self.callers.deliver(answers);
         Ok(())
     }
 

@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -132,6 +133,9 @@ pub(crate) struct Inner {
     proposals: mpsc::UnboundedSender<(u64, Bytes)>,
     pub(crate) standing: watch::Receiver<Standing>,
     bytes_kept: usize,
+    times: Times,
+    /// The newest term in which it asked another to take over.
+    offered: AtomicU64,
     pub(crate) checkpointed: Arc<Mutex<Position>>,
     pub(crate) snapshots: Mutex<Snapshots>,
 }
@@ -216,9 +220,21 @@ impl Replica {
         let tidying = (log.clone(), Arc::clone(&checkpointed), bytes_kept);
         runtime::spawn(watch_standing(raft.clone(), peers.clone(), times, tell, feed.downgrade(), tidying));
         let snapshots = Mutex::default();
-        let inner =
-            Inner { group, me, raft, log, peers, proposals, standing, bytes_kept, checkpointed, snapshots };
-        let replica = Self(Arc::new(inner));
+        let offered = AtomicU64::new(0);
+        let replica = Self(Arc::new(Inner {
+            group,
+            me,
+            raft,
+            log,
+            peers,
+            proposals,
+            standing,
+            bytes_kept,
+            times,
+            offered,
+            checkpointed,
+            snapshots,
+        }));
         if !is_new {
             // Until it votes, over all restarts on the way.
             runtime::spawn(membership::join(replica.clone()));
@@ -269,6 +285,24 @@ impl Replica {
         }
     }
 
+    /// Whether nobody else can lead in a newer term yet: a quorum answered so recently that its members still keep the lease of this
+    /// leader, which did not ask anybody to take over in its term (Raft's lease read, Ongaro 2014, 6.4.1). It rests on clocks
+    /// that count the same milliseconds, so that money must not depend on it; no round trip is made for it.
+    pub fn is_surely_leading(&self) -> bool {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.state != ServerState::Leader
+            || metrics.current_term <= self.0.offered.load(Ordering::Acquire)
+        {
+            return false;
+        }
+        // The lease is twice `election_ms`: a quarter of that is left for clocks.
+        let lease = Duration::from_millis(self.0.times.election_ms * 3 / 2);
+        let is_fresh =
+            metrics.last_quorum_acked.is_some_and(|acked| *acked + lease > runtime::Instant::of_now());
+        is_fresh || Self::voters(&metrics).iter().all(|&voter| voter == metrics.id)
+    }
+
     /// Who leads, for whoever asks the wrong replica.
     pub fn not_leader(&self) -> NotLeader {
         let standing = self.0.standing.borrow();
@@ -307,6 +341,8 @@ impl Replica {
     /// Asks a member to take over, and waits for a moment whether it does: it may have been too busy, or too far behind.
     pub(crate) async fn offer(&self, to: u64) {
         const MOMENT: Duration = Duration::from_millis(500);
+        let term = self.0.raft.metrics().borrow_watched().current_term;
+        self.0.offered.fetch_max(term, Ordering::AcqRel);
         // A stopped Raft tells the owner by the feed.
         let _ = self.0.raft.trigger().transfer_leader(to).await;
         let mut standing = self.standing();
