@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc as std_mpsc;
 
 use escrow_journal::storage::{Disk, LockGuard};
 use escrow_journal::{Journal, Steps};
@@ -61,7 +60,7 @@ pub struct Stepped {
     inputs: Vec<Input>,
     service: Service,
     cluster_id: String,
-    checkpoints: std_mpsc::Receiver<Job>,
+    checkpoints: mpsc::UnboundedReceiver<Job>,
     checkpoint_reports: mpsc::UnboundedReceiver<Done>,
     connections: BTreeMap<ParticipantId, mpsc::UnboundedReceiver<v1::ExchangeRequest>>,
     replicas: Replicas,
@@ -120,7 +119,7 @@ impl Stepped {
             unfinished,
             replicas.clone(),
         );
-        let (jobs, checkpoints) = std_mpsc::channel();
+        let (jobs, checkpoints) = mpsc::unbounded_channel();
         let mut owner = Owner::new(Parts {
             config,
             clock: Box::new(clock),
@@ -219,6 +218,11 @@ impl Stepped {
     /// Writes a checkpoint that is due. Whether there was one.
     pub fn checkpoint(&mut self) -> bool {
         self.checkpoints.try_recv().map(|job| job()).is_ok()
+    }
+
+    /// Whether somebody waits for [`Stepped::checkpoint`].
+    pub fn has_jobs(&self) -> bool {
+        !self.checkpoints.is_empty()
     }
 
     /// The first message of a new connection to a wallet shard.

@@ -45,7 +45,7 @@ pub(crate) fn settings(opened: &Opened, transport: Arc<dyn Transport>) -> Settin
         transport,
         disk: Arc::clone(&opened.disk),
         snapshot_dir: config.data_dir.clone(),
-        bytes_kept: escrow_replica::group::BYTES_KEPT,
+        bytes_kept: replication.bytes_kept,
     }
 }
 

@@ -183,6 +183,11 @@ impl Checkpoints {
         self.queue.try_recv().is_ok_and(|work| self.serve(work))
     }
 
+    /// Whether there is work.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     fn serve(&mut self, work: Work) -> bool {
         match work {
             Work::Write { shard, changes, applied, position, done } => {

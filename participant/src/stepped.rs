@@ -186,6 +186,16 @@ impl Stepped {
     /// Writes the views as far as the shards are.
     pub fn checkpoint(&mut self) -> Result<(), ParticipantError> {
         self.owners.values_mut().for_each(Owner::step_checkpoint);
+        self.serve_views()
+    }
+
+    /// Whether somebody waits for what the checkpoint thread would do: [`Stepped::serve_views`].
+    pub fn has_jobs(&self) -> bool {
+        self.checkpoints.has_work()
+    }
+
+    /// Does what the checkpoint thread would: snapshots are written and installed.
+    pub fn serve_views(&mut self) -> Result<(), ParticipantError> {
         while self.checkpoints.step() {}
         self.owners.values_mut().try_for_each(Owner::note_checkpoint)
     }

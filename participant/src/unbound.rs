@@ -174,7 +174,7 @@ pub(crate) fn settings(
         transport: Arc::clone(transport),
         disk: Arc::clone(disk),
         snapshot_dir: crate::replicated::shard_dir(config, shard),
-        bytes_kept: escrow_replica::group::BYTES_KEPT,
+        bytes_kept: replication.bytes_kept,
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) struct Attempt {
     /// When it was made, its caller had been told of the outcome, or of the reservation. An answer that was made before that
     /// may come after it.
     knew: bool,
+    /// The outcome, and the decision was in the log.
     knew_end: bool,
     pub(crate) call: Call,
 }
@@ -72,7 +73,11 @@ impl World {
         let id = self.next_attempt;
         trace!(self, "call {id} of job {job:?}: {call:?}");
         let knew = job.is_some_and(|number| self.jobs[number].told.is_some() || self.jobs[number].reserved);
-        let knew_end = job.is_some_and(|number| self.jobs[number].told.is_some());
+        // Of a transaction of a single branch a caller may know before the coordinator's log does: by the participant's word.
+        let is_logged = |xid: &(Epoch, u64)| self.facts.begun[xid].decision.is_some();
+        let knew_end = job
+            .map(|number| &self.jobs[number])
+            .is_some_and(|job| job.told.is_some() && self.xids_of(job).iter().any(is_logged));
         self.attempts.insert(id, Attempt { job, other_content, knew, knew_end, call });
         if !self.loses() {
             let delay = self.delay();

@@ -157,6 +157,13 @@ impl CoordinatorProcess {
         self.life += 1;
     }
 
+    /// Its disk is gone; the next start finds another, and is not that of a founder.
+    pub(crate) fn gets_an_empty_disk(&mut self, seed: u64) {
+        self.disk = SimDisk::new(seed);
+        self.observer = LogObserver::default();
+        self.config.replication.as_mut().expect("only replicas may lose their disks").found = false;
+    }
+
     pub(crate) fn data_dir(&self) -> &std::path::Path {
         &self.config.data_dir
     }

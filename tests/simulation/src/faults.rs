@@ -49,6 +49,13 @@ pub(crate) struct Faults {
     pub(crate) operator_every: Time,
     pub(crate) freeze_every: Time,
     pub(crate) checkpoint_every: Time,
+    // Replicas.
+    /// Mean time between disks that are lost; 0: none.
+    pub(crate) lose_disk_every: Time,
+    /// Mean time between changes of who belongs to a group, and who leads it; 0: none.
+    pub(crate) change_every: Time,
+    /// Bytes of a group's log that stay when a checkpoint includes them: whoever lacks older ones gets a snapshot.
+    pub(crate) bytes_kept: usize,
     /// How long faults and new work go on.
     pub(crate) duration: Time,
 }
@@ -65,8 +72,17 @@ fn rate(chance: &mut Chance, most: u64) -> u64 {
 impl Faults {
     /// Without what would cost a group more than it can bear, or a replica its promises: damage on disk is for the simulation of
     /// processes that are alone.
-    pub(crate) fn of_replicas(self) -> Self {
-        Self { flip_permille: 0, view_lost_permille: 0, sync_error_permille: 0, disk_full_every: 0, ..self }
+    pub(crate) fn of_replicas(self, chance: &mut Chance) -> Self {
+        Self {
+            flip_permille: 0,
+            view_lost_permille: 0,
+            sync_error_permille: 0,
+            disk_full_every: 0,
+            lose_disk_every: every(chance, 300 * MS, 2 * SECOND),
+            change_every: every(chance, 200 * MS, 2 * SECOND),
+            bytes_kept: chance.one_of(&[0, 2 << 10, 32 << 20]),
+            ..self
+        }
     }
 
     pub(crate) fn draw(chance: &mut Chance) -> Self {
@@ -96,6 +112,9 @@ impl Faults {
             operator_every: every(chance, 50 * MS, 500 * MS),
             freeze_every: every(chance, 200 * MS, SECOND),
             checkpoint_every: every(chance, 30 * MS, 500 * MS),
+            lose_disk_every: 0,
+            change_every: 0,
+            bytes_kept: 0,
             duration: chance.between(SECOND, 3 * SECOND),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::coordinator::CoordinatorProcess;
 use crate::network::{Delivery, Way};
+use crate::participant::ParticipantProcess;
 use crate::time::MS;
 use crate::trace::trace;
 use crate::violation::Step;
@@ -16,6 +17,7 @@ impl World {
             Event::Write(node, _) => self.write(node),
             Event::Tick(at, _) => self.tick(at),
             Event::Wake(node, _) => self.wake(node),
+            Event::Background(node, _) => self.background(node),
             Event::Call(id) => self.call_arrives(id),
             Event::CallAnswered(id, answer) => self.call_answered(id, *answer),
             Event::Checkpoint(at, _) => self.participant_checkpoint(at),
@@ -34,7 +36,6 @@ impl World {
     /// What cannot break anything by itself.
     fn happen_quietly(&mut self, event: Event) {
         match event {
-            Event::Background(node, _) => self.background(node),
             Event::Connect(at, shard, _) => self.connect(at, shard),
             Event::LostHere(id) => self.lost_here(id),
             Event::LostThere(id) => self.lost_there(id),
@@ -110,12 +111,12 @@ impl World {
         Ok(())
     }
 
-    fn background(&mut self, node: Node) {
+    fn background(&mut self, node: Node) -> Step {
         let cut = self.cuts_in_write();
         let died = match node {
             Node::Coordinator(at) => {
                 let CoordinatorProcess { server, runtime, disk, .. } = &mut self.coordinators[at];
-                let Some(server) = server else { return };
+                let Some(server) = server else { return Ok(()) };
                 if let Some(operations) = cut {
                     disk.power_off_after(operations);
                 }
@@ -124,19 +125,25 @@ impl World {
             }
             Node::Participant(at) => {
                 let disk = self.participants[at].disk.clone();
-                let Some(server) = &mut self.participants[at].server else { return };
+                let ParticipantProcess { server, runtime, .. } = &mut self.participants[at];
+                let Some(server) = server else { return Ok(()) };
                 if let Some(operations) = cut {
                     disk.power_off_after(operations);
                 }
                 while server.keep() {}
+                let served = runtime.within(|| server.serve_views());
+                if let (Err(error), None) = (served, cut) {
+                    return self.participant_fails(at, &error);
+                }
                 cut.is_some()
             }
         };
         if died {
             trace!(self, "{node:?} dies in its background");
             self.dies(node);
-        } else if let Node::Coordinator(at) = node {
-            self.coordinator_turn_due(at);
+            return Ok(());
         }
+        self.turn_due(node);
+        self.rests(node)
     }
 }

@@ -27,6 +27,7 @@ mod happen;
 mod jobs;
 mod links;
 mod lives;
+mod members;
 mod network;
 mod observe;
 mod participant;

@@ -43,6 +43,11 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    // What servers log, of one seed: RUST_LOG=openraft=debug, and --threads 1.
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().without_time().with_ansi(false).with_env_filter(filter).init();
+    }
     if let Some(seed) = args.seed {
         return one(seed, usize::from(args.replicas), args.canary, args.trace);
     }

@@ -131,6 +131,14 @@ impl ParticipantProcess {
         self.life += 1;
     }
 
+    /// Its disk is gone; the next start finds another, and is not that of a founder.
+    pub(crate) fn gets_an_empty_disk(&mut self, seed: u64) {
+        self.disk = SimDisk::new(seed);
+        self.views.values().for_each(MemoryView::lose);
+        self.log = LogObserver::default();
+        self.config.replication.as_mut().expect("only replicas may lose their disks").found = false;
+    }
+
     pub(crate) fn data_dir(&self) -> &std::path::Path {
         &self.config.data_dir
     }

@@ -168,25 +168,29 @@ impl World {
     /// After whatever a process did: its replicas go on, their calls leave, and what it has to do next gets its time.
     pub(crate) fn rests(&mut self, node: Node) -> Step {
         self.replicas_go_on(node)?;
-        let (has_work, is_settled, life, write_due) = match node {
+        let (has_work, has_jobs, is_settled, life, write_due) = match node {
             Node::Coordinator(at) => {
                 let process = &mut self.coordinators[at];
                 let Some(server) = &process.server else { return Ok(()) };
                 let is_settled =
                     server.is_settled() && server.journal().durable() == server.journal().appended();
-                (server.has_work(), is_settled, process.life, &mut process.write_due)
+                (server.has_work(), server.has_jobs(), is_settled, process.life, &mut process.write_due)
             }
             Node::Participant(at) => {
                 let process = &mut self.participants[at];
                 let Some(server) = &process.server else { return Ok(()) };
                 let is_settled =
                     server.is_settled() && server.journal().durable() == server.journal().appended();
-                (server.has_work(), is_settled, process.life, &mut process.write_due)
+                (server.has_work(), server.has_jobs(), is_settled, process.life, &mut process.write_due)
             }
         };
         let writes = !is_settled && !std::mem::replace(write_due, true);
         if has_work {
             self.turn_due(node);
+        }
+        if has_jobs {
+            let after = write_time(&self.faults, &mut self.chance);
+            self.at(after, Event::Background(node, life));
         }
         if writes {
             let after = write_time(&self.faults, &mut self.chance);
@@ -195,7 +199,7 @@ impl World {
         Ok(())
     }
 
-    fn turn_due(&mut self, node: Node) {
+    pub(crate) fn turn_due(&mut self, node: Node) {
         match node {
             Node::Coordinator(at) => self.coordinator_turn_due(at),
             Node::Participant(at) => self.participant_turn_due(at),
@@ -216,7 +220,7 @@ impl World {
         }
     }
 
-    fn participant_fails(&mut self, at: usize, error: &ParticipantError) -> Step {
+    pub(crate) fn participant_fails(&mut self, at: usize, error: &ParticipantError) -> Step {
         trace!(self, "participant {at} ends: {error}");
         let log = matches!(error, ParticipantError::Journal(_) | ParticipantError::LogFailed(_));
         if !log {

@@ -14,16 +14,20 @@ use escrow_proto::v1::call_request::Call;
 use escrow_proto::v1::call_response::Answer;
 use escrow_replica::runtime::{Executor, Task as Spawned, with_executor};
 use escrow_replica::service::Unanswered;
-use escrow_replica::{CallError, Replicas, Replication, Transport};
+use escrow_replica::{CallError, ChangeError, Replicas, Replication, Transport};
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
+use crate::members::Change;
 use crate::network::delay;
 use crate::observe::GroupObserver;
 use crate::task::Task;
-use crate::time::{MS, Time, TrueTime};
+use crate::time::{MS, SECOND, Time, TrueTime};
 use crate::violation::Step;
 use crate::world::{Event, Node, World};
+
+/// A connection that carries nothing is noticed within so long.
+const KEEP_ALIVE: Time = SECOND;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -44,6 +48,7 @@ pub(crate) struct Replica {
     pub(crate) first: usize,
     pub(crate) number: usize,
     pub(crate) of: usize,
+    pub(crate) bytes_kept: usize,
 }
 
 impl Replica {
@@ -56,7 +61,8 @@ impl Replica {
         let members = (0..self.of).map(member).collect();
         // Slower than real ones, so that most of what happens is not heartbeats.
         let (heartbeat_ms, election_ms) = (100, 300);
-        Some(Replication { number: self.number as u32 + 1, members, found: true, heartbeat_ms, election_ms })
+        let (number, bytes_kept) = (self.number as u32 + 1, self.bytes_kept);
+        Some(Replication { number, members, found: true, heartbeat_ms, election_ms, bytes_kept })
     }
 }
 
@@ -77,7 +83,7 @@ impl Wake for Woken {
 
 struct Tasks {
     next: u64,
-    running: BTreeMap<u64, Spawned>,
+    running: BTreeMap<u64, (Spawned, Waker)>,
     timers: BTreeMap<(Duration, u64), Waker>,
     random: SplitMix64,
 }
@@ -93,7 +99,8 @@ impl Executor for Simulated {
         let mut tasks = lock(&self.tasks);
         tasks.next += 1;
         let id = tasks.next;
-        tasks.running.insert(id, task);
+        let waker = Waker::from(Arc::new(Woken { id, ready: Arc::clone(&self.ready) }));
+        tasks.running.insert(id, (task, waker));
         lock(&self.ready.0).push_back(id);
     }
 
@@ -139,6 +146,7 @@ pub(crate) struct Runtime {
     executor: Arc<dyn Executor>,
     outbox: Arc<Mutex<Vec<Outgoing>>>,
     answering: Vec<(u64, Answering)>,
+    changing: Vec<(Change, Task<Result<(), ChangeError>>)>,
     /// When the next timer is looked at.
     pub(crate) wakes_at: Option<Time>,
 }
@@ -154,7 +162,14 @@ impl Runtime {
         let simulated =
             Arc::new(Simulated { time: time.clone(), ready: Arc::default(), tasks: Mutex::new(tasks) });
         let executor = Arc::clone(&simulated) as Arc<dyn Executor>;
-        Self { simulated, executor, outbox: Arc::default(), answering: Vec::new(), wakes_at: None }
+        Self {
+            simulated,
+            executor,
+            outbox: Arc::default(),
+            answering: Vec::new(),
+            changing: Vec::new(),
+            wakes_at: None,
+        }
     }
 
     /// What replicas reach each other by.
@@ -170,6 +185,7 @@ impl Runtime {
     /// The process is gone.
     pub(crate) fn clear(&mut self) {
         self.answering.clear();
+        self.changing.clear();
         self.wakes_at = None;
         let (tasks, timers) = {
             let mut tasks = lock(&self.simulated.tasks);
@@ -185,6 +201,28 @@ impl Runtime {
     pub(crate) fn answer(&mut self, call: u64, replicas: &Replicas, request: v1::CallRequest) {
         let replicas = replicas.clone();
         self.answering.push((call, Task::new(async move { replicas.answer(request).await })));
+    }
+
+    /// An operator asks a replica for a change of its group; whether it was made comes out of [`Runtime::changed`].
+    pub(crate) fn change(&mut self, change: Change, replica: escrow_replica::Replica) {
+        let wanted = change.wanted.clone();
+        self.changing.push((change, Task::new(async move { replica.change(wanted).await })));
+    }
+
+    /// Changes that have ended.
+    pub(crate) fn changed(&mut self) -> Vec<(Change, Result<(), ChangeError>)> {
+        let (executor, changing) = (Arc::clone(&self.executor), &mut self.changing);
+        let mut changed = Vec::new();
+        with_executor(&executor, || {
+            changing.retain_mut(|(change, task)| match task.poll() {
+                None => true,
+                Some(result) => {
+                    changed.push((change.clone(), result));
+                    false
+                }
+            });
+        });
+        changed
     }
 
     /// Lets everything go on that can; gives the answers to calls that are known now.
@@ -223,13 +261,12 @@ impl Runtime {
         due.into_iter().for_each(Waker::wake);
         let Some(id) = lock(&self.simulated.ready.0).pop_front() else { return false };
         let task = lock(&self.simulated.tasks).running.remove(&id);
-        let Some(mut task) = task else { return true };
-        let waker = Waker::from(Arc::new(Woken { id, ready: Arc::clone(&self.simulated.ready) }));
+        let Some((mut task, waker)) = task else { return true };
         let is_done = self.within(|| task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
         if is_done {
             self.within(|| drop(task));
         } else {
-            lock(&self.simulated.tasks).running.insert(id, task);
+            lock(&self.simulated.tasks).running.insert(id, (task, waker));
         }
         true
     }
@@ -292,7 +329,7 @@ fn node_of(endpoint: &str) -> Node {
 }
 
 impl World {
-    fn runtime(&mut self, node: Node) -> &mut Runtime {
+    pub(crate) fn runtime(&mut self, node: Node) -> &mut Runtime {
         match node {
             Node::Coordinator(at) => &mut self.coordinators[at].runtime,
             Node::Participant(at) => &mut self.participants[at].runtime,
@@ -304,11 +341,15 @@ impl World {
         if self.replicas == 1 {
             return Ok(());
         }
+        for (change, result) in self.runtime(node).changed() {
+            self.changed(&change, &result);
+        }
         for (id, answer) in self.runtime(node).run() {
             self.check_vote(id, node, &answer)?;
             let answer = answer.map_err(|error| CallError::Failed(error.to_string()));
-            if let Some(after) = self.crosses(node, self.calls[&id].from) {
-                self.at(after, Event::CallAnswered(id, Box::new(answer)));
+            match self.crosses(node, self.calls[&id].from) {
+                Some(after) => self.at(after, Event::CallAnswered(id, Box::new(answer))),
+                None => self.connection_fails(id, KEEP_ALIVE),
             }
         }
         for outgoing in self.runtime(node).outgoing() {
@@ -344,6 +385,21 @@ impl World {
             (Node::Participant(at), shard) => {
                 self.groups.shards[usize::from(shard)].voted(at % self.replicas, vote)
             }
+        }
+    }
+
+    /// The caller notices that its connection is gone, unless it has given up before.
+    fn connection_fails(&mut self, call: u64, after: Time) {
+        let failed = Err(CallError::Failed("the connection is lost".into()));
+        self.at(after, Event::CallAnswered(call, Box::new(failed)));
+    }
+
+    /// A process is dead: so are the connections of those who wait for it.
+    pub(crate) fn calls_fail(&mut self, node: Node) {
+        let waiting = self.calls.iter().filter(|(_, call)| call.to == node && call.request.is_none());
+        for id in waiting.map(|(&id, _)| id).collect::<Vec<_>>() {
+            let after = delay(&self.faults, &mut self.chance);
+            self.connection_fails(id, after);
         }
     }
 

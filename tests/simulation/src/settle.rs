@@ -12,7 +12,7 @@ use crate::world::{Event, World};
 impl World {
     /// Whether nothing is unfinished, anywhere, and every caller knows.
     pub(crate) fn is_settled(&self) -> bool {
-        if self.replicas > 1 && !self.replicas_agree() {
+        if self.replicas > 1 && !(self.removed.is_empty() && self.replicas_agree()) {
             return false;
         }
         let coordinator = self.leader().and_then(|at| self.coordinators[at].server.as_ref());
@@ -53,7 +53,10 @@ impl World {
 
     /// What is not settled, for people.
     pub(crate) fn unsettled(&self) -> String {
-        let mut left = Vec::new();
+        let mut left = self.standings();
+        if !self.removed.is_empty() {
+            left.push(format!("not whole again: {:?}", self.removed));
+        }
         match self.leader().and_then(|at| self.coordinators[at].server.as_ref()) {
             None => left.push("no coordinator leads".to_owned()),
             Some(server) => {

@@ -17,6 +17,8 @@ impl World {
             (faults.disk_full_every, Event::DiskFull),
             (faults.operator_every, Event::Operator),
             (faults.freeze_every, Event::Freeze(0, true)),
+            (faults.lose_disk_every, Event::LoseDisk),
+            (faults.change_every, Event::ChangeMembers),
         ];
         for (every, event) in series {
             self.next_fault(every, event);
@@ -63,6 +65,10 @@ impl World {
             self.set_room(*node, u64::MAX);
             return;
         }
+        if let Event::PutBack(group, node) = event {
+            self.put_back(*group, *node);
+            return;
+        }
         if self.is_calm {
             return;
         }
@@ -75,6 +81,8 @@ impl World {
             Event::ClockJump => faults.clock_jump_every,
             Event::DiskFull => faults.disk_full_every,
             Event::Operator => faults.operator_every,
+            Event::LoseDisk => faults.lose_disk_every,
+            Event::ChangeMembers => faults.change_every,
             _ => faults.freeze_every,
         };
         match event {
@@ -85,6 +93,8 @@ impl World {
             Event::ClockJump => self.clock_jump(),
             Event::DiskFull => self.disk_full(),
             Event::Operator => self.operate(),
+            Event::LoseDisk => self.lose_disk(),
+            Event::ChangeMembers => self.change_members(),
             _ => {
                 let account = 1 + self.chance.index(6);
                 self.freeze(account, true);

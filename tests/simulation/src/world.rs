@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use escrow_coordinator::stepped::Stepped;
 use escrow_proto::v1;
-use escrow_replica::CallError;
+use escrow_replica::{CallError, GroupId};
 use escrow_types::Slot;
 use tonic::Status;
 
@@ -73,6 +73,10 @@ pub(crate) enum Event {
     ClockJump,
     DiskFull,
     DiskRoom(Node),
+    LoseDisk,
+    ChangeMembers,
+    /// A member that was removed is added again.
+    PutBack(GroupId, Node),
     // The last phase.
     Calm,
 }
@@ -102,6 +106,8 @@ pub(crate) struct World {
     /// By process, coordinators first: until when its replicas reach nobody.
     pub(crate) isolated: Vec<Time>,
     pub(crate) groups: Groups,
+    /// Groups that somebody was removed from and not added again yet, and whom.
+    pub(crate) removed: BTreeMap<GroupId, u64>,
     pub(crate) external: Option<External>,
     pub(crate) external_calls: Vec<CallUnderWay>,
     pub(crate) facts: Facts,
@@ -146,7 +152,7 @@ impl World {
     pub(crate) fn new(seed: u64, replicas: usize, trace: Trace) -> Self {
         let mut chance = Chance::new(seed, 0);
         let faults = Faults::draw(&mut Chance::new(seed, 1));
-        let faults = if replicas > 1 { faults.of_replicas() } else { faults };
+        let faults = if replicas > 1 { faults.of_replicas(&mut Chance::new(seed, 2)) } else { faults };
         let time = TrueTime::default();
         let shards = 2 + chance.below(2) as u16;
         // Sometimes one process holds two shards, and they share its log.
@@ -167,7 +173,8 @@ impl World {
         let processes = home[usize::from(shards) - 1] + 1;
         let participants = (0..processes * replicas).map(|at| {
             let (process, number) = (at / replicas, at % replicas);
-            let replica = Replica { first: process * replicas, number, of: replicas };
+            let replica =
+                Replica { first: process * replicas, number, of: replicas, bytes_kept: faults.bytes_kept };
             let held = (0..shards).filter(|&shard| home[usize::from(shard)] == process).collect();
             ParticipantProcess::new(at, replica, held, participant_archive, &time, &mut chance)
         });
@@ -175,7 +182,7 @@ impl World {
         let home = home.iter().map(|process| process * replicas).collect();
         let external = faults.external.then_some(External { id: shards });
         let coordinators = (0..replicas).map(|number| {
-            let replica = Replica { first: 0, number, of: replicas };
+            let replica = Replica { first: 0, number, of: replicas, bytes_kept: faults.bytes_kept };
             let archive = coordinator_archive;
             CoordinatorProcess::new(replica, shards, faults.external, archive, &time, &mut chance)
         });
@@ -198,6 +205,7 @@ impl World {
             next_call: 0,
             isolated: vec![0; nodes],
             groups: Groups::new(shards, replicas),
+            removed: BTreeMap::new(),
             external,
             external_calls: Vec::new(),
             facts: Facts::default(),

@@ -1,7 +1,7 @@
 //! What a group of replicas has agreed on, as its disks say: an entry may be applied only when most of the members that vote have it on their
 //! disks, and all apply the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use escrow_proto::v1;
 use escrow_proto::v1::log_record::Record;
@@ -16,21 +16,32 @@ use crate::violation::{Step, Violation, check};
 struct Durable {
     /// By Raft's index: the term of the entry.
     terms: BTreeMap<u64, u64>,
+    /// What a disk had that is lost: it was counted when it said so.
+    lost: BTreeMap<u64, u64>,
     /// The newest vote: term and member.
     vote: (u64, u64),
+}
+
+impl Durable {
+    fn has(&self, index: u64, term: u64) -> bool {
+        [&self.terms, &self.lost].iter().any(|terms| terms.get(&index) == Some(&term))
+    }
 }
 
 /// See the module.
 pub(crate) struct GroupObserver {
     name: String,
     replicas: Vec<Durable>,
+    /// What most disks had, by index and term.
+    most: BTreeSet<(u64, u64)>,
     /// What was applied first, by whomever: term and commands of each entry, from 1.
     agreed: Vec<(u64, Option<Bytes>)>,
 }
 
 impl GroupObserver {
     pub(crate) fn new(name: String, replicas: usize) -> Self {
-        Self { name, replicas: (0..replicas).map(|_| Durable::default()).collect(), agreed: Vec::new() }
+        let replicas = (0..replicas).map(|_| Durable::default()).collect();
+        Self { name, replicas, most: BTreeSet::new(), agreed: Vec::new() }
     }
 
     /// A record of a replica has become durable.
@@ -43,6 +54,10 @@ impl GroupObserver {
                 let id = append.entry.and_then(|entry| entry.id).ok_or_else(wrong)?;
                 terms.retain(|&index, _| index < id.index);
                 terms.insert(id.index, id.term);
+                let have = self.replicas.iter().filter(|it| it.has(id.index, id.term));
+                if 2 * have.count() > self.replicas.len() {
+                    self.most.insert((id.index, id.term));
+                }
             }
             Record::Truncate(truncate) => {
                 let keep = truncate.last.map_or(0, |last| last.index + 1);
@@ -82,16 +97,21 @@ impl GroupObserver {
             return Ok(None);
         }
         check!(ReplayEquals, index == next, "{}: entry {index} is applied before {next}", self.name);
-        let have = self.replicas.iter().filter(|it| it.terms.get(&(index - 1)) == Some(&term)).count();
         check!(
             AcknowledgedSurvives,
-            2 * have > self.replicas.len(),
-            "{}: replica {replica} applied entry {index} of term {term}, which {have} of {} have on disk",
-            self.name,
-            self.replicas.len()
+            self.most.contains(&(index - 1, term)),
+            "{}: replica {replica} applied entry {index} of term {term}, which never was on most disks",
+            self.name
         );
         self.agreed.push((term, entry.commands.clone()));
         Ok(entry.commands.clone())
+    }
+
+    /// The disk of a replica is gone, with everything that it had.
+    pub(crate) fn lost_disk(&mut self, replica: usize) {
+        let Durable { terms, mut lost, .. } = std::mem::take(&mut self.replicas[replica]);
+        lost.extend(terms);
+        self.replicas[replica].lost = lost;
     }
 
     /// How many entries were applied by anybody.
