@@ -96,7 +96,7 @@ fn nothing_stale(faults: &FaultLog) -> Option<Verdict> {
         )),
         Some(first) => Err(format!("{stale} of {asked} answers; the first: {first}")),
     };
-    let check = "a leader that was paused and succeeded serves nothing stale when it goes on";
+    let check = "a leader that was away and succeeded serves nothing stale";
     Some(verdict(&[Invariant::DecisionStands, Invariant::DeposedChangesNothing], check, found))
 }
 

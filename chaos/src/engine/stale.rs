@@ -1,7 +1,7 @@
-//! Asks a leader that was paused, and succeeded meanwhile, for what its successor has done: it may refuse, and it may answer as its
-//! successor would, but it must not answer out of its own past.
+//! Asks a leader that was paused or cut off, and succeeded meanwhile, for what its successor has done: it may refuse, and it may answer
+//! as its successor would, but it must not answer out of its own past.
 //!
-//! The first questions wait in its sockets when it goes on: they are the first thing that it sees.
+//! The first questions wait in the sockets of one that was paused: they are the first thing that it sees.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 const WAITING: usize = 16;
 /// So long it takes at most until they are in its sockets.
 const SENT_WITHIN: Duration = Duration::from_millis(100);
-/// It is asked on for so long.
-const ASKED_FOR: Duration = Duration::from_millis(1_500);
+/// After a fault it is asked on for so long.
+pub(super) const ASKED_FOR: Duration = Duration::from_millis(1_500);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Whoever has no answer by then gets none.
@@ -60,7 +60,7 @@ struct Asker {
 }
 
 impl Probe {
-    /// Asks a process that is paused.
+    /// Asks a process that is paused, or cut off.
     pub(super) async fn start(endpoint: &str, known: Known) -> Self {
         let asker = Asker { endpoint: endpoint.to_owned(), known };
         let mut waiting = JoinSet::new();
@@ -72,10 +72,9 @@ impl Probe {
         Self { asker, waiting }
     }
 
-    /// Asks on for a while, now that it goes on.
-    pub(super) async fn finish(mut self) -> Answers {
+    /// Asks on for a while.
+    pub(super) async fn finish(mut self, until: Instant) -> Answers {
         let mut answers = Answers::default();
-        let until = Instant::now() + ASKED_FOR;
         while Instant::now() < until {
             answers.count(self.asker.ask().await);
             sleep(PAUSE).await;

@@ -1,6 +1,6 @@
 //! Everything that a run starts and that must be gone in the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use escrow_client::Client;
-use escrow_cluster::{Cluster, NodeId, Restart, Role, Spec};
+use escrow_cluster::{Cluster, NodeId, Restart, Spec};
 use tempfile::TempDir;
 
 use super::RunError;
 use super::operator::Operator;
 use super::small_disk::SmallDisk;
 use crate::chance::Chance;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Way};
 use crate::scenario::Scenario;
 use crate::world::options;
 
@@ -32,8 +32,8 @@ pub(super) struct Testbed {
     pub(super) client: Client,
     /// Asks while faults last.
     pub(super) operator: Operator,
-    /// One before each participant, or none at all.
-    pub(super) proxies: Vec<Proxy>,
+    /// One for each way in which a process calls another, or none at all. From, to.
+    links: BTreeMap<(NodeId, NodeId), Proxy>,
     pub(super) small_disk: Option<SmallDisk>,
     /// Whether coordinators and participants have replicas.
     pub(super) is_replicated: bool,
@@ -67,14 +67,15 @@ impl Testbed {
             None => None,
         };
         let mut cluster = Cluster::plan(spec)?;
-        let mut proxies = Vec::new();
-        if scenario.needs_proxy() {
+        let mut links = BTreeMap::new();
+        if scenario.needs_proxies() {
             let mut chance = Chance::new(seed);
-            for number in 0..scenario.cluster.participants {
-                let target = address(&cluster.endpoint(NodeId::participant(number)));
+            let callers: Vec<_> = cluster.spec().callers().collect();
+            for (from, to) in callers {
+                let target = address(&cluster.endpoint(to));
                 let proxy = Proxy::start(target, chance.next()).await.map_err(RunError::io("a proxy"))?;
-                cluster.spec_mut().routes.push((number, format!("http://{}", proxy.address())));
-                proxies.push(proxy);
+                cluster.spec_mut().links.insert((from, to), format!("http://{}", proxy.address()));
+                links.insert((from, to), proxy);
             }
         }
         cluster.launch().await?;
@@ -84,7 +85,7 @@ impl Testbed {
         Ok(Self {
             client,
             operator,
-            proxies,
+            links,
             small_disk,
             is_replicated: scenario.is_replicated(),
             cluster: tokio::sync::Mutex::new(Some(cluster)),
@@ -126,9 +127,13 @@ impl Testbed {
         self.struck.lock().expect("nothing panics while it is held").contains(&node)
     }
 
-    /// The proxy before a participant.
-    pub(super) fn proxy(&self, node: NodeId) -> Option<&Proxy> {
-        self.proxies.get(usize::from(node.number)).filter(|_| node.role == Role::Participant)
+    /// The network between some processes and all others: each proxy, and which of its ways leads to them.
+    pub(super) fn links<'a>(&'a self, nodes: &'a [NodeId]) -> impl Iterator<Item = (&'a Proxy, Way)> {
+        let ends = |(from, to): &(NodeId, NodeId)| {
+            let inward = nodes.contains(to).then_some(Way::To);
+            inward.or_else(|| nodes.contains(from).then_some(Way::From))
+        };
+        self.links.iter().filter_map(move |(link, proxy)| Some((proxy, ends(link)?)))
     }
 
     /// Makes the clock of a process wrong, from its next look at it on.
@@ -141,7 +146,7 @@ impl Testbed {
 
     /// A good network, clocks that are right, and room on the disk.
     pub(super) fn heal(&self) {
-        self.proxies.iter().for_each(Proxy::heal);
+        self.links.values().for_each(Proxy::heal);
         for node in self.nodes() {
             // Who has no such file has a clock that is right.
             let _ = self.set_clock(node, 0);

@@ -15,6 +15,17 @@ pub enum Way {
     From,
 }
 
+impl Way {
+    /// The other way.
+    #[must_use]
+    pub const fn back(self) -> Self {
+        match self {
+            Self::To => Self::From,
+            Self::From => Self::To,
+        }
+    }
+}
+
 /// What becomes of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Flow {

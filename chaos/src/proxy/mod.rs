@@ -1,4 +1,4 @@
-//! A TCP proxy that makes the network bad: one for each participant, between it and the coordinators.
+//! A TCP proxy that makes the network bad: one for each process that calls and each that it calls.
 //!
 //! Each way has its own [`Conditions`], changed at any moment and felt by connections that exist: bytes pass, wait, or are
 //! swallowed; they may be late, and few a second. New connections can be refused, and all can be reset.

@@ -24,6 +24,7 @@ scenarios! {
     "mixed",
     "leaders-killed",
     "leaders-paused",
+    "minority-partition",
     "wiped-follower",
     "replicas-restarted",
     "replicas-mixed",

@@ -87,7 +87,7 @@ pub enum Action {
         /// How long.
         lasts: Span,
     },
-    /// The network between the coordinators and a participant carries nothing.
+    /// The network between it and all other processes carries nothing. Callers still reach it, as if they were on its side.
     Partition {
         /// How long.
         lasts: Span,
@@ -160,14 +160,14 @@ pub enum Action {
     },
 }
 
-/// Which way, seen from the coordinators.
+/// Which way carries nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// Both ways.
     #[default]
     Both,
-    /// What is sent to the participant.
+    /// What is sent to it.
     To,
     /// What comes from it.
     From,
@@ -234,8 +234,8 @@ impl FaultPlan {
             _ => false,
         };
         match &self.action {
-            action if action.is_of_the_network() && !of_participants => {
-                Err("the network is that between coordinators and participants: target participants"
+            action if action.is_of_the_network() && !of_participants && !is_replicated => {
+                Err("without cluster.replicas the network is that between coordinators and participants: target participants"
                     .to_owned())
             }
             Action::FillDisk { .. } if small_disk.map(Target::Node) != Some(self.target) => {

@@ -218,8 +218,8 @@ impl Scenario {
         self.cluster.replicas > 1
     }
 
-    /// Whether coordinators must reach participants through a proxy.
-    pub fn needs_proxy(&self) -> bool {
+    /// Whether processes must reach each other through proxies.
+    pub fn needs_proxies(&self) -> bool {
         self.faults.iter().any(|fault| fault.action.is_of_the_network())
     }
 
@@ -250,12 +250,6 @@ impl Scenario {
             return Err("cluster: 1 to 10 coordinators and at least 2 participants".to_owned());
         }
         escrow_cluster::check_replicas(self.cluster.replicas).map_err(|error| format!("cluster: {error}"))?;
-        if self.is_replicated() && self.needs_proxy() {
-            return Err(
-                "cluster.replicas: the network between coordinators and participants stays as it is then"
-                    .to_owned(),
-            );
-        }
         let nodes = self.nodes();
         let small_disk = self.cluster.small_disk.map(|disk| disk.of);
         if let Some(unknown) = small_disk.filter(|node| !nodes.contains(node)) {
@@ -279,7 +273,7 @@ mod tests {
     fn what_is_not_said_has_its_default() {
         let scenario = Scenario::parse("some.toml", GOOD).unwrap();
         assert_eq!((scenario.rate, scenario.cluster.participants, scenario.load.accounts), (5_000, 2, 1_000));
-        assert!(!scenario.needs_proxy() && !scenario.needs_failpoints());
+        assert!(!scenario.needs_proxies() && !scenario.needs_failpoints());
     }
 
     #[test]
@@ -341,10 +335,6 @@ mod tests {
             (
                 "[[faults]]\nat = '1s'\ntarget = 'participant-0'\ndo = { wipe = { down_for = '1s' } }",
                 "cluster.replicas",
-            ),
-            (
-                "[cluster]\nreplicas = 3\n[[faults]]\nat = '1s'\ntarget = 'a participant'\ndo = { partition = { lasts = '1s', how = 'hold' } }",
-                "network",
             ),
         ] {
             let message = refusal(rest);

@@ -31,7 +31,7 @@ impl CommandLines<'_> {
         words.extend(["--data-dir".into(), self.spec.node_dir(node).into_os_string()]);
         words.extend(["--listen".into(), format!("127.0.0.1:{}", self.ports[&node]).into()]);
         if node.role == Role::Coordinator {
-            words.extend(self.participants());
+            words.extend(self.participants(node));
         }
         if self.spec.is_replicated() {
             words.extend(self.replication(node));
@@ -49,14 +49,11 @@ impl CommandLines<'_> {
     }
 
     /// Where a coordinator finds everybody.
-    fn participants(&self) -> Vec<OsString> {
+    fn participants(&self, node: NodeId) -> Vec<OsString> {
         let mut words = Vec::new();
         for participant in 0..self.spec.participants {
-            let routed = self.spec.routes.iter().find(|(number, _)| *number == participant);
-            let url = routed.map_or_else(
-                || self.endpoints(GroupId::Shard(ParticipantId(participant))),
-                |(_, url)| url.clone(),
-            );
+            let replicas = self.spec.replicas_of(GroupId::Shard(ParticipantId(participant)));
+            let url = joined(replicas.map(|replica| self.way(node, replica)));
             words.extend(["--participant".into(), format!("{participant}={url}").into()]);
         }
         for (name, url) in &self.spec.externals {
@@ -69,7 +66,7 @@ impl CommandLines<'_> {
     fn replication(&self, node: NodeId) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["--replica-number".into(), node.replica.to_string().into()];
         for replica in self.spec.replicas_of(node.group()) {
-            let value = format!("{}={}", replica.replica, endpoint(self.ports[&replica]));
+            let value = format!("{}={}", replica.replica, self.way(node, replica));
             words.extend(["--replica".into(), value.into()]);
         }
         if self.found {
@@ -78,8 +75,10 @@ impl CommandLines<'_> {
         words
     }
 
-    fn endpoints(&self, group: GroupId) -> String {
-        joined(self.spec.replicas_of(group).map(|node| endpoint(self.ports[&node])))
+    /// Where a process reaches another, or is itself.
+    fn way(&self, from: NodeId, to: NodeId) -> String {
+        let link = self.spec.links.get(&(from, to));
+        link.cloned().unwrap_or_else(|| endpoint(self.ports[&to]))
     }
 }
 
@@ -128,14 +127,19 @@ mod tests {
     }
 
     #[test]
-    fn a_coordinator_reaches_a_participant_by_its_route() {
-        let mut spec = spec();
-        spec.routes.push((1, "http://127.0.0.1:9001".to_owned()));
-        let line = line(&spec, false, NodeId::coordinator(0));
+    fn a_process_reaches_another_by_its_link() {
+        let mut spec = Spec { replicas: 3, ..spec() };
+        let (from, to) = (NodeId::coordinator(0).replica(1), NodeId::participant(1).replica(2));
+        let other = from.replica(3);
+        spec.links.insert((from, to), "http://127.0.0.1:9001".to_owned());
+        spec.links.insert((from, other), "http://127.0.0.1:9002".to_owned());
+        let told = line(&spec, false, from);
         assert!(
-            line.contains("0=http://127.0.0.1:7410 ") && line.contains("1=http://127.0.0.1:9001 "),
-            "{line}"
+            told.contains("1=http://127.0.0.1:7411+http://127.0.0.1:9001+http://127.0.0.1:7611 "),
+            "{told}"
         );
+        assert!(told.contains("--replica 3=http://127.0.0.1:9002"), "{told}");
+        assert!(!line(&spec, false, other).contains(":900"), "it has no link of its own");
     }
 
     #[test]

@@ -115,9 +115,8 @@ pub struct Spec {
     pub restart: Restart,
     /// External participants that every coordinator knows: name and URL.
     pub externals: Vec<(String, String)>,
-    /// Where coordinators reach a participant (with its replicas), by its number, when that is not where it listens: a proxy
-    /// between them.
-    pub routes: Vec<(u16, String)>,
+    /// Where a process reaches another, when that is not where it listens: a proxy between them. From, to.
+    pub links: BTreeMap<(NodeId, NodeId), String>,
     /// Further arguments of every coordinator.
     pub coordinator_args: Vec<OsString>,
     /// Further arguments of every participant.
@@ -145,7 +144,7 @@ impl Spec {
             base_port: 0,
             restart: Restart::OnFailure,
             externals: Vec::new(),
-            routes: Vec::new(),
+            links: BTreeMap::new(),
             coordinator_args: Vec::new(),
             participant_args: Vec::new(),
             env: Vec::new(),
@@ -170,6 +169,17 @@ impl Spec {
     /// Every process, participants first: the order in which they start.
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
         self.groups().flat_map(|group| self.replicas_of(group))
+    }
+
+    /// Which processes call which: coordinators all participants, and replicas each other. From, to.
+    pub fn callers(&self) -> impl Iterator<Item = (NodeId, NodeId)> {
+        let calls = |from: NodeId, to: NodeId| {
+            from != to
+                && (from.group() == to.group()
+                    || (from.role, to.role) == (Role::Coordinator, Role::Participant))
+        };
+        self.nodes()
+            .flat_map(move |from| self.nodes().filter(move |to| calls(from, *to)).map(move |to| (from, to)))
     }
 
     /// Whether partitions and shards have more than one replica.

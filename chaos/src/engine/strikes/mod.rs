@@ -97,6 +97,9 @@ impl Hand {
         match &strike.action {
             Action::Kill { down_for } if leads => self.kill_leader(nodes[0], down_for.0).await,
             Action::Freeze { lasts } if leads => self.pause_leader(nodes[0], lasts.0).await,
+            Action::Partition { lasts, direction, how } if leads => {
+                self.cut_off_leader(nodes[0], lasts.0, *direction, *how).await
+            }
             Action::Wipe { down_for } => self.wipe(nodes[0], down_for.0).await,
             Action::RollingRestart { within } => self.rolling_restart(nodes, within.0).await,
             Action::Kill { down_for } => self.kill(nodes, &target, down_for.0).await,

@@ -1,4 +1,4 @@
-//! Faults of the network between coordinators and participants, through the proxies.
+//! Faults of the network between processes, through the proxies.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Hand, Trouble};
 use crate::chance::Chance;
-use crate::proxy::{Conditions, Flow, Proxy, Way};
+use crate::proxy::{Conditions, Flow};
 use crate::scenario::{Direction, How};
 
 impl Hand {
@@ -19,28 +19,34 @@ impl Hand {
         direction: Direction,
         how: How,
     ) -> Result<(), Trouble> {
-        let (flow, bytes) = match how {
-            How::Hold => (Flow::Hold, "bytes wait"),
-            How::Swallow => (Flow::Swallow, "bytes are lost"),
-        };
-        let (ways, which): (&[Way], _) = match direction {
-            Direction::Both => (&[Way::To, Way::From], "both ways"),
-            Direction::To => (&[Way::To], "one way, to it"),
-            Direction::From => (&[Way::From], "one way, from it"),
-        };
-        let fault = self.faults.begin(format!("partition {which} for {lasts:?}, {bytes}"), target);
-        let proxies = || nodes.iter().filter_map(|&node| self.testbed.proxy(node));
-        for proxy in proxies() {
-            for &way in ways {
-                proxy.set(way, Conditions::flow(flow));
-            }
-        }
+        let fault = self.faults.begin(in_words("partition", lasts, direction, how), target);
+        self.cut_off(nodes, direction, how);
         let heal = async {
             sleep(lasts).await;
-            proxies().for_each(Proxy::heal);
+            self.reconnect(nodes);
         };
         self.watch_until(fault, nodes, heal).await;
         Ok(())
+    }
+
+    /// From now on nothing is carried between these processes and all others.
+    pub(super) fn cut_off(&self, nodes: &[NodeId], direction: Direction, how: How) {
+        let flow = match how {
+            How::Hold => Flow::Hold,
+            How::Swallow => Flow::Swallow,
+        };
+        for (proxy, inward) in self.testbed.links(nodes) {
+            match direction {
+                Direction::Both => proxy.set_both(Conditions::flow(flow)),
+                Direction::To => proxy.set(inward, Conditions::flow(flow)),
+                Direction::From => proxy.set(inward.back(), Conditions::flow(flow)),
+            }
+        }
+    }
+
+    /// Everything is carried again.
+    pub(super) fn reconnect(&self, nodes: &[NodeId]) {
+        self.testbed.links(nodes).for_each(|(proxy, _)| proxy.heal());
     }
 
     pub(super) async fn slow(
@@ -52,10 +58,9 @@ impl Hand {
     ) -> Result<(), Trouble> {
         let Conditions { latency, jitter, .. } = conditions;
         let fault = self.faults.begin(format!("slow network: {latency:?} + {jitter:?}"), target);
-        let proxies = || nodes.iter().filter_map(|&node| self.testbed.proxy(node));
-        proxies().for_each(|proxy| proxy.set_both(conditions));
+        self.testbed.links(nodes).for_each(|(proxy, _)| proxy.set_both(conditions));
         sleep(lasts).await;
-        proxies().for_each(Proxy::heal);
+        self.reconnect(nodes);
         self.faults.end(fault, Instant::now());
         Ok(())
     }
@@ -70,7 +75,7 @@ impl Hand {
     ) -> Result<(), Trouble> {
         let fault = self.faults.begin("lossy network: pauses and resets", target);
         let until = Instant::now() + lasts;
-        let proxies: Vec<_> = nodes.iter().filter_map(|&node| self.testbed.proxy(node)).collect();
+        let proxies: Vec<_> = self.testbed.links(nodes).map(|(proxy, _)| proxy).collect();
         // Evenly spread around the mean: between nothing and twice of it.
         let mut next = |mean: Duration| {
             Instant::now() + Duration::from_millis(chance.within(0..2 * mean.as_millis() as u64 + 1))
@@ -98,4 +103,18 @@ impl Hand {
         self.faults.end(fault, Instant::now());
         Ok(())
     }
+}
+
+/// A partition, for people.
+pub(super) fn in_words(what: &str, lasts: Duration, direction: Direction, how: How) -> String {
+    let ways = match direction {
+        Direction::Both => "both ways",
+        Direction::To => "one way, to it",
+        Direction::From => "one way, from it",
+    };
+    let bytes = match how {
+        How::Hold => "bytes wait",
+        How::Swallow => "bytes are lost",
+    };
+    format!("{what} {ways} for {lasts:?}, {bytes}")
 }

@@ -1,4 +1,4 @@
-//! Faults of replicas: leaders are lost or paused, disks are lost, and everything is restarted while it works.
+//! Faults of replicas: leaders are lost, paused or cut off, disks are lost, and everything is restarted while it works.
 //!
 //! A group that has lost its leader is unavailable from the moment of the signal until the first transfer is confirmed that needs the
 //! group and was due after the leader was gone: see [`Sentinel`](crate::load::Sentinel).
@@ -9,14 +9,15 @@ use escrow_client::report::Replica;
 use escrow_client::report::replica::Role as Standing;
 use escrow_cluster::{Event, NodeId, Role, groups};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::super::faults::FaultId;
-use super::super::stale::{Known, Probe};
+use super::super::stale::{ASKED_FOR, Known, Probe};
+use super::network::in_words;
 use super::{Hand, LOOK, Trouble};
 use crate::load::Need;
 use crate::load::sentinel::Sign;
-use crate::scenario;
+use crate::scenario::{self, Direction, How};
 
 /// A group has a leader by then.
 const LED_WITHIN: Duration = Duration::from_secs(30);
@@ -85,12 +86,39 @@ impl Hand {
         self.testbed.cluster().await.thaw(node);
         self.faults.end(fault, Instant::now());
         if let Some(probe) = probe {
-            self.faults.probed(node, probe.finish().await);
+            self.faults.probed(node, probe.finish(Instant::now() + ASKED_FOR).await);
         }
         served.map(drop)
     }
 
-    /// What the group has done while its old leader was paused.
+    /// Cuts a leader off from everybody but callers, and asks it as soon as another leads, until it is long connected again.
+    pub(super) async fn cut_off_leader(
+        &self,
+        node: NodeId,
+        lasts: Duration,
+        direction: Direction,
+        how: How,
+    ) -> Result<(), Trouble> {
+        let fault = self.faults.begin_loss(&in_words("leader cut off", lasts, direction, how), node);
+        let struck = Instant::now();
+        self.cut_off(&[node], direction, how);
+        let sign = self.sentinel.await_sign(need(node), struck + PAUSES_WITHIN);
+        let asked = async {
+            let sign = self.served_again(fault, node, struck, sign).await?;
+            let probe = Probe::start(self.testbed.endpoint(node), self.known(node, &sign).await?).await;
+            Ok::<_, Trouble>(probe.finish(struck + lasts + ASKED_FOR).await)
+        };
+        let heal = async {
+            sleep_until(struck + lasts).await;
+            self.reconnect(&[node]);
+            self.faults.end(fault, Instant::now());
+        };
+        let (asked, ()) = tokio::join!(asked, heal);
+        self.faults.probed(node, asked?);
+        Ok(())
+    }
+
+    /// What the group has done while its old leader was away.
     async fn known(&self, node: NodeId, sign: &Sign) -> Result<Known, Trouble> {
         match node.role {
             Role::Coordinator => Ok(Known::Confirmed(sign.key)),
