@@ -128,7 +128,8 @@ async fn account_ids_that_are_empty_too_long_or_have_control_characters() {
         let leg = scene.send_legs(|legs| legs[1].account_id.clone_from(&bad)).await;
         refused(leg, Code::InvalidArgument, Reason::InvalidAccountId);
         let mut accounts = AccountServiceClient::new(scene.channel.clone());
-        let shown = accounts.get_account(v1::GetAccountRequest { account_id: bad.clone() }).await;
+        let shown =
+            accounts.get_account(v1::GetAccountRequest { account_id: bad.clone(), bounds: None }).await;
         refused(shown, Code::InvalidArgument, Reason::InvalidAccountId);
         let open = v1::OpenAccount { account_id: bad, currency: "USD".into(), overdraft: None };
         let opened = accounts.open_accounts(v1::OpenAccountsRequest { accounts: vec![open] }).await.unwrap();
@@ -311,7 +312,7 @@ async fn an_unknown_account() {
     let scene = Scene::new().await;
     canceled(&scene, v1::Reason::AccountNotFound, |request| request.to_account_id = "nobody".into()).await;
     let shown = AccountServiceClient::new(scene.channel.clone())
-        .get_account(v1::GetAccountRequest { account_id: "nobody".into() })
+        .get_account(v1::GetAccountRequest { account_id: "nobody".into(), bounds: None })
         .await;
     refused(shown, Code::NotFound, Reason::AccountNotFound);
     let ran = escrow_at(&scene.world, "account show nobody").await.exits(2);

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use escrow_client::report::change_group_request::Change;
 use escrow_client::report::{self, Member};
-use escrow_client::{Client, ClientError, Leg, Options, RetryPolicy, ShardClient, State, Transfer, Wait};
+use escrow_client::{
+    Client, ClientError, Leg, Options, ReadBounds, RetryPolicy, ShardClient, State, Transfer, Wait,
+};
 use escrow_cluster::groups::parse_group;
 use escrow_cluster::{GroupId, NodeId};
 use escrow_service::{leader_of, reason_of};
@@ -129,6 +131,73 @@ async fn a_follower_refuses_and_says_who_leads() {
             assert_eq!(leader_of(&status).as_deref(), Some(leader.as_str()), "{node}");
         }
     }
+}
+
+/// Asks one process alone for an account.
+async fn read_at(
+    world: &World,
+    node: NodeId,
+    account: &AccountId,
+    bounds: Option<report::ReadBounds>,
+) -> Result<report::GetAccountResponse, tonic::Status> {
+    let channel = tonic::transport::Endpoint::from_shared(world.cluster.endpoint(node)).expect("an endpoint");
+    let channel = channel.connect().await.expect("it listens");
+    let mut accounts = report::account_service_client::AccountServiceClient::new(channel);
+    let request = report::GetAccountRequest { account_id: account.as_str().to_owned(), bounds };
+    accounts.get_account(request).await.map(tonic::Response::into_inner)
+}
+
+fn posted(response: &report::GetAccountResponse) -> i64 {
+    response.account.as_ref().expect("an account").balances[0].posted
+}
+
+#[tokio::test]
+async fn followers_answer_reads_with_bounds_and_show_what_was_written_before() {
+    let (world, alice, bob) = world().await;
+    let of_bob = group("shard-1");
+    let followers = world.followers(of_bob).await;
+    for made in 1..=20 {
+        let outcome = world.transfer(&alice, &bob, 1).await;
+        assert!(outcome.position.contains("1@"), "a completed transfer says where it is: {outcome:?}");
+        let bounds = ReadBounds { position: outcome.position, ..ReadBounds::default() };
+        // In turn, so that each replica is asked.
+        for _ in 0..3 {
+            let seen = world.client.get_account_within(&bob, &bounds).await.expect("it is answered");
+            assert_eq!(seen.account.balances[0].posted, FUNDS.cast_signed() + made, "{seen:?}");
+        }
+    }
+    let unbounded = read_at(&world, followers[0], &bob, None).await.expect_err("it does not lead");
+    assert_eq!(reason_of(&unbounded), Some(Reason::NotLeader));
+    let within = |ms| Some(report::ReadBounds { age_max_ms: ms, position: String::new() });
+    for &follower in &followers {
+        let seen = read_at(&world, follower, &bob, within(5_000)).await.expect("it is not that old");
+        assert!(seen.age_ms.is_some_and(|age| (1..=5_000).contains(&age)), "{seen:?}");
+        assert!(posted(&seen) <= FUNDS.cast_signed() + 20);
+    }
+    let nonsense = Some(report::ReadBounds { age_max_ms: 0, position: "there".to_owned() });
+    let refused = read_at(&world, followers[0], &bob, nonsense).await.expect_err("that is no position");
+    assert_eq!(reason_of(&refused), Some(Reason::InvalidArgument));
+}
+
+#[tokio::test]
+async fn a_replica_that_is_left_alone_answers_only_whoever_takes_what_is_old() {
+    let (mut world, _, bob) = world().await;
+    let of_bob = group("shard-1");
+    let last = world.followers(of_bob).await[0];
+    let others: Vec<NodeId> = world.cluster.spec().replicas_of(of_bob).filter(|node| *node != last).collect();
+    for node in others {
+        world.cluster.kill(node).await.expect("it is killed");
+    }
+    let within = |ms| Some(report::ReadBounds { age_max_ms: ms, position: String::new() });
+    until("it is too old for a second", WHOLE_WITHIN, async || {
+        let refused =
+            read_at(&world, last, &bob, within(1_000)).await.err().and_then(|status| reason_of(&status));
+        holds(refused == Some(Reason::NotLeader), refused)
+    })
+    .await;
+    let seen = read_at(&world, last, &bob, within(600_000)).await.expect("it is not that old");
+    assert!(seen.age_ms.is_some_and(|age| age >= 1_000), "{seen:?}");
+    assert_eq!(posted(&seen), FUNDS.cast_signed());
 }
 
 #[tokio::test]

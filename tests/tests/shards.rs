@@ -88,7 +88,7 @@ async fn two_shards_in_one_process_hold_their_own_accounts_and_move_money_betwee
         let answer = transfers.transfer(request).await.unwrap().into_inner();
         assert_eq!((answer.state(), answer.completed), (v1::TransactionState::Confirmed, true), "{name}");
         let account_id = (*name).to_owned();
-        let account = accounts.get_account(v1::GetAccountRequest { account_id }).await.unwrap();
+        let account = accounts.get_account(v1::GetAccountRequest { account_id, bounds: None }).await.unwrap();
         assert_eq!(account.into_inner().account.unwrap().balances[0].posted, 100);
     }
 

@@ -225,7 +225,8 @@ mod tests {
     }
 
     fn outcome() -> Outcome {
-        Outcome { transaction_id: "1".to_owned(), xid: None, state: State::Confirmed, reason: None }
+        let (state, position) = (State::Confirmed, String::new());
+        Outcome { transaction_id: "1".to_owned(), xid: None, state, reason: None, position }
     }
 
     #[test]

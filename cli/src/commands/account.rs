@@ -1,7 +1,9 @@
 //! `escrow account`: open, show, list, freeze, unfreeze.
 
+use std::time::Duration;
+
 use clap::Subcommand;
-use escrow_client::{Account, Client, OpenAccount};
+use escrow_client::{Account, AccountAsOf, Client, OpenAccount, ReadBounds};
 use escrow_types::{AccountId, Currency, Reason};
 use serde_json::json;
 
@@ -10,6 +12,7 @@ use crate::args::Endpoints;
 use crate::exit::{Exit, Failure};
 use crate::money::{parse_currency, parse_overdraft};
 use crate::output::Output;
+use crate::time::parse_duration;
 
 /// How many accounts are asked for at a time.
 const PAGE: u32 = 1_000;
@@ -38,10 +41,18 @@ pub enum Command {
     /// Show an account with its balances
     #[command(after_help = "Examples:
   escrow account show alice
-  escrow account show alice -o json")]
+  escrow account show alice -o json
+  escrow account show alice --age-max 500ms      # any replica may answer, if its state is no older
+  escrow account show alice --position 0@1234    # any replica that has what an earlier answer knew of")]
     Show {
         /// The account
         id: AccountId,
+        /// Let any replica answer whose state lacks nothing that was acknowledged longer ago than this
+        #[arg(long, value_parser = parse_duration)]
+        age_max: Option<Duration>,
+        /// Let any replica answer that has what an earlier answer with this position knew of
+        #[arg(long, default_value = "", hide_default_value = true)]
+        position: String,
         #[command(flatten)]
         endpoints: Endpoints,
     },
@@ -84,8 +95,9 @@ pub(super) async fn run(command: Command, output: &Output) -> Result<Exit, Failu
                 ids.into_iter().map(|account_id| OpenAccount { account_id, currency, overdraft }).collect();
             open(&endpoints.client()?, &accounts, output).await
         }
-        Command::Show { id, endpoints } => {
-            show(&endpoints.client()?.get_account(&id).await?, output);
+        Command::Show { id, age_max, position, endpoints } => {
+            let bounds = ReadBounds { age_max, position };
+            show_as_of(&endpoints.client()?.get_account_within(&id, &bounds).await?, output);
             Ok(Exit::Ok)
         }
         Command::List { limit, endpoints } => list(&endpoints.client()?, limit, output).await,
@@ -130,6 +142,20 @@ async fn open(client: &Client, accounts: &[OpenAccount], output: &Output) -> Res
 fn show(account: &Account, output: &Output) {
     output.json(&account_json(account));
     output.table(ACCOUNT_HEADER, account_rows(account));
+}
+
+/// Shows an account, with what is known of when.
+fn show_as_of(as_of: &AccountAsOf, output: &Output) {
+    let mut document = account_json(&as_of.account);
+    document["position"] = json!(as_of.position);
+    document["age_ms"] = json!(as_of.age.map(|age| age.as_millis() as u64));
+    output.json(&document);
+    output.table(ACCOUNT_HEADER, account_rows(&as_of.account));
+    if as_of.age != Some(Duration::ZERO) {
+        let age =
+            as_of.age.map_or_else(|| "unknown".to_owned(), |age| format!("at most {} ms", age.as_millis()));
+        output.line(format!("from a replica that does not lead; its age: {age}"));
+    }
 }
 
 async fn list(client: &Client, limit: usize, output: &Output) -> Result<Exit, Failure> {

@@ -15,6 +15,7 @@ pub(super) fn outcome_json(outcome: &Outcome) -> Value {
         "xid": outcome.xid.map(|xid| xid.to_string()),
         "state": outcome.state.code(),
         "reason": outcome.reason.map(Reason::code),
+        "position": Some(&outcome.position).filter(|position| !position.is_empty()),
     })
 }
 

@@ -90,7 +90,10 @@ pub(super) async fn finish(
             match client.get_transaction(&transaction_id).await {
                 Ok(record) if record.outcome.state != State::NotFound => record.outcome,
                 // Not found is no outcome: the request may still be on its way.
-                _ => Outcome { transaction_id, xid: None, state: State::Pending, reason: None },
+                _ => {
+                    let (state, position) = (State::Pending, String::new());
+                    Outcome { transaction_id, xid: None, state, reason: None, position }
+                }
             }
         }
         Err(error) => return Err(error.into()),

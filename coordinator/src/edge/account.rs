@@ -6,7 +6,7 @@ use escrow_proto::v1;
 use escrow_proto::v1::account_service_client::AccountServiceClient;
 use escrow_proto::v1::account_service_server::AccountService;
 use escrow_service::refusal;
-use escrow_types::{AccountId, ParticipantId, Reason};
+use escrow_types::{AccountId, NoPosition, ParticipantId, ReadPosition, Reason};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
@@ -36,6 +36,13 @@ fn pass_on(peer: &Peer, status: Status) -> Status {
     }
 }
 
+/// Which replica of a shard is asked.
+#[derive(Clone, Copy)]
+enum Whom {
+    Leader,
+    Any,
+}
+
 /// A request to one shard: one process may hold several, and this metadata says which is meant.
 fn shard_request<T>(peer: &Peer, message: T, within: Duration) -> Request<T> {
     let mut request = Request::new(message);
@@ -55,6 +62,19 @@ impl Service {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        self.ask_replicas(peer, Whom::Leader, message, call).await
+    }
+
+    async fn ask_replicas<M: Clone, T, F>(
+        &self,
+        peer: &Peer,
+        whom: Whom,
+        message: M,
+        call: impl Fn(AccountServiceClient<Channel>, Request<M>) -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let max = self.config.message_bytes_max;
         let attempt = |channel, within| {
             let client = AccountServiceClient::new(channel)
@@ -62,7 +82,10 @@ impl Service {
                 .max_encoding_message_size(max);
             call(client, shard_request(peer, message.clone(), within))
         };
-        let response = peer.ask(SHARD_TIMEOUT, attempt).await;
+        let response = match whom {
+            Whom::Leader => peer.ask(SHARD_TIMEOUT, attempt).await,
+            Whom::Any => peer.ask_any(SHARD_TIMEOUT, attempt).await,
+        };
         response.map(Response::into_inner).map_err(|status| pass_on(peer, status))
     }
 
@@ -131,13 +154,23 @@ impl AccountService for Service {
         &self,
         request: Request<v1::GetAccountRequest>,
     ) -> Result<Response<v1::GetAccountResponse>, Status> {
-        let request = request.into_inner();
+        let mut request = request.into_inner();
         let id = form::account_id("account_id", &request.account_id).map_err(form::status)?;
         let peer = self.shard_of(&id)?;
+        if let Some(bounds) = &mut request.bounds {
+            let position: ReadPosition = bounds.position.parse().map_err(|error: NoPosition| {
+                refusal(Reason::InvalidArgument, format!("bounds.position: {error}"))
+            })?;
+            let shard = ParticipantId(peer.config.id);
+            let here = position.get(shard).map(|index| ReadPosition::of(shard, index));
+            bounds.position = here.map_or_else(String::new, |here| here.to_string());
+        }
+        let is_bound = |bounds: &v1::ReadBounds| bounds.age_max_ms > 0 || !bounds.position.is_empty();
+        let whom = if request.bounds.as_ref().is_some_and(is_bound) { Whom::Any } else { Whom::Leader };
         let call = |mut client: AccountServiceClient<Channel>, request| async move {
             client.get_account(request).await
         };
-        let mut response = self.ask_shard(peer, request, call).await?;
+        let mut response = self.ask_replicas(peer, whom, request, call).await?;
         if let Some(account) = &mut response.account {
             account.participant.clone_from(&peer.config.name);
         }

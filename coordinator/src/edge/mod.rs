@@ -27,7 +27,7 @@ use escrow_replica::{Replicas, grpc};
 use escrow_tcc::driver::{Answered, CallerId, Standing};
 use escrow_tcc::machine::Decision;
 use escrow_tcc::routing::Routing;
-use escrow_types::{Epoch, ParticipantId, Partition, Reason, Sequence, Xid};
+use escrow_types::{Epoch, ParticipantId, Partition, ReadPosition, Reason, Sequence, Xid};
 use tonic::Status;
 
 use crate::config::Config;
@@ -122,6 +122,14 @@ impl Service {
 
     fn peer(&self, participant: ParticipantId) -> Option<&Peer> {
         self.peers.iter().find(|peer| peer.config.id == participant.0)
+    }
+
+    /// A read with this shows what these shards have acknowledged up to now; empty if nothing was heard of one of them yet.
+    fn position(&self, shards: impl IntoIterator<Item = Option<ParticipantId>>) -> String {
+        let term = self.mailbox.term();
+        let place = |shard: Option<ParticipantId>| Some((shard?, self.peer(shard?)?.position(term?)?));
+        let places: Option<ReadPosition> = shards.into_iter().map(place).collect();
+        places.map_or_else(String::new, |places| places.to_string())
     }
 
     fn participant_name(&self, participant: ParticipantId) -> String {

@@ -74,6 +74,7 @@ impl TransferService for Service {
         let request = request.into_inner();
         let waiter = Waiter { caller: CallerId(0), tag: 0, wait: form::wait(request.wait()) };
         let mut transfer = parse(&request, waiter).map_err(form::status)?;
+        let accounts = [transfer.from, transfer.to];
         let (reply, answer) = oneshot::channel();
         transfer.reply = Some(reply);
         self.mailbox.check_leads()?;
@@ -83,6 +84,8 @@ impl TransferService for Service {
             return Err(refused(reason));
         }
         let (state, reason) = wire_state(&answered);
+        let shards = accounts.map(|account| self.routing.of(account));
+        let position = if answered.completed { self.position(shards) } else { String::new() };
         Ok(Response::new(v1::TransferResponse {
             transaction_id: request.transaction_id,
             xid: self.xid(answered.epoch, answered.sequence),
@@ -90,6 +93,7 @@ impl TransferService for Service {
             reason: wire_reason(reason),
             message: String::new(),
             completed: answered.completed,
+            position,
         }))
     }
 
@@ -114,8 +118,9 @@ impl TransferService for Service {
                 };
                 let (state, reason) = (state.into(), wire_reason(reason));
                 let completed = answered.completed;
+                let position = String::new();
                 let response =
-                    v1::TransferResponse { transaction_id, xid, state, reason, message, completed };
+                    v1::TransferResponse { transaction_id, xid, state, reason, message, completed, position };
                 ready.push_back((response, 1));
             }
         });

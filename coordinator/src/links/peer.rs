@@ -3,7 +3,8 @@
 //! **Invariant:** a call that is refused because a replica does not lead, or that is not answered, goes on to another replica
 //! without a pause, but not for ever: whoever asked hears of it soon and decides.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use escrow_service::{Connector, Course, Replicas, leader_of, reason_of};
@@ -33,6 +34,10 @@ pub(crate) struct Peer {
     pub(crate) config: ParticipantConfig,
     pub(super) replicas: Arc<Replicas>,
     channels: Arc<[Channel]>,
+    /// Where its log is at least, as links of a term have heard; 0: nothing was.
+    position: Arc<Mutex<(u64, u64)>>,
+    /// Counts the reads that any replica may answer.
+    turns: Arc<AtomicUsize>,
 }
 
 impl Peer {
@@ -43,7 +48,47 @@ impl Peer {
         let channels =
             replicas.endpoints().iter().map(|replica| Ok(connector.connect(&endpoint(replica, alive)?)));
         let channels = channels.collect::<Result<_, CoordinatorError>>()?;
-        Ok(Self { config: config.clone(), replicas: Arc::new(replicas), channels })
+        Ok(Self {
+            config: config.clone(),
+            replicas: Arc::new(replicas),
+            channels,
+            position: Arc::default(),
+            turns: Arc::default(),
+        })
+    }
+
+    /// What was heard of it by a link of this term is included by this place of its log.
+    pub(super) fn reached(&self, term: u64, index: u64) {
+        let mut position = self.position.lock().unwrap_or_else(PoisonError::into_inner);
+        *position = (*position).max((term, index));
+    }
+
+    /// A place of its log that includes all that was acknowledged to coordinators before this call. `None`: nothing was heard of it in
+    /// this term; what was heard in another may lack what it has told another leader since.
+    pub(crate) fn position(&self, term: u64) -> Option<u64> {
+        let (of, index) = *self.position.lock().unwrap_or_else(PoisonError::into_inner);
+        (of == term && index > 0).then_some(index)
+    }
+
+    /// Asks its replicas in turn, one a call; the one that leads where that one does not answer, or cannot. For reads.
+    pub(crate) async fn ask_any<T, F>(
+        &self,
+        within: Duration,
+        mut attempt: impl FnMut(Channel, Duration) -> F,
+    ) -> Result<Response<T>, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        /// One that hangs costs a read so much.
+        const PATIENCE: Duration = Duration::from_millis(500);
+        if !self.replicas.is_alone() {
+            let turn = self.turns.fetch_add(1, Ordering::Relaxed) % self.channels.len();
+            let asked = attempt(self.channels[turn].clone(), PATIENCE);
+            if let Ok(Ok(response)) = tokio::time::timeout(PATIENCE, asked).await {
+                return Ok(response);
+            }
+        }
+        self.ask(within, attempt).await
     }
 
     pub(super) fn channels(&self) -> &[Channel] {

@@ -34,6 +34,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct StreamLink {
     participant: ParticipantId,
     cluster_id: String,
+    peer: Peer,
     replicas: Arc<Replicas>,
     /// One for each replica.
     clients: Vec<ParticipantServiceClient<Channel>>,
@@ -127,6 +128,7 @@ impl StreamLink {
         Self {
             participant: ParticipantId(peer.config.id),
             cluster_id: cluster_id.to_owned(),
+            peer: peer.clone(),
             replicas: Arc::clone(&peer.replicas),
             clients: peer.channels().iter().map(client).collect(),
             mailbox,
@@ -210,14 +212,21 @@ impl StreamLink {
         };
         let patience = course.patience(REPLICA_HELLO_TIMEOUT, HELLO_TIMEOUT);
         let (responses, first) = tokio::time::timeout(patience, greet).await.map_err(|_| Over::Silent)??;
+        self.reached(first.as_ref().map_or(0, |first| first.position));
         greeted(participant, first).map_err(Over::Ended)?;
         Ok((sender, responses))
+    }
+
+    fn reached(&self, position: u64) {
+        self.peer.reached(self.mailbox.term_of_link(), position);
     }
 
     async fn read(&self, mut responses: Streaming<v1::ExchangeResponse>) -> Over {
         loop {
             match responses.message().await {
                 Ok(Some(response)) => {
+                    // Before whoever is told of it can ask for it.
+                    self.reached(response.position);
                     if let Some(message) = response.message {
                         self.mailbox.event(Input::Answers(self.participant, message));
                     }

@@ -175,6 +175,16 @@ impl Mailbox {
         }
     }
 
+    /// The term in which this replica leads; 0 without replication.
+    pub(crate) fn term(&self) -> Option<u64> {
+        self.group.as_ref().map_or(Some(0), |(_, serving)| serving.borrow().term)
+    }
+
+    /// The term for which this link was made; 0 without replication.
+    pub(crate) fn term_of_link(&self) -> u64 {
+        self.term.unwrap_or(0)
+    }
+
     /// Resolves when this replica does not lead any more, or in another term than now; never without replication.
     pub(crate) async fn led_until(&self) -> Status {
         let Some((_, serving)) = &self.group else { return std::future::pending().await };

@@ -1,12 +1,14 @@
 //! `AccountService`. Every call here is the same when done twice, so all are retried.
 
+use std::time::Duration;
+
 use escrow_proto::v1 as proto;
 use escrow_types::AccountId;
 
 use crate::client::Client;
 use crate::convert;
 use crate::error::ClientError;
-use crate::model::{Account, OpenAccount, OpenedAccount};
+use crate::model::{Account, AccountAsOf, OpenAccount, OpenedAccount, ReadBounds};
 
 /// How many accounts one message opens at most.
 const OPEN_BATCH: usize = 10_000;
@@ -38,11 +40,37 @@ impl Client {
         let response = self
             .call_any(|route| {
                 let mut service = self.accounts(route);
-                let request = proto::GetAccountRequest { account_id: account_id.as_str().to_owned() };
+                let account_id = account_id.as_str().to_owned();
+                let request = proto::GetAccountRequest { account_id, bounds: None };
                 async move { service.get_account(request).await }
             })
             .await?;
         convert::account(convert::required(response.account, "an account")?)
+    }
+
+    /// One account as of a state that keeps the bounds: any replica of its shard may answer, so that reads go on where no leader is, and
+    /// do not load it. A bound of neither kind: as [`Client::get_account`].
+    pub async fn get_account_within(
+        &self,
+        account_id: &AccountId,
+        bounds: &ReadBounds,
+    ) -> Result<AccountAsOf, ClientError> {
+        let age_max_ms =
+            bounds.age_max.map_or(0, |age| u32::try_from(age.as_millis()).unwrap_or(u32::MAX).max(1));
+        let bounds = proto::ReadBounds { age_max_ms, position: bounds.position.clone() };
+        let response = self
+            .call_any(|route| {
+                let mut service = self.accounts(route);
+                let (account_id, bounds) = (account_id.as_str().to_owned(), Some(bounds.clone()));
+                let request = proto::GetAccountRequest { account_id, bounds };
+                async move { service.get_account(request).await }
+            })
+            .await?;
+        Ok(AccountAsOf {
+            account: convert::account(convert::required(response.account, "an account")?)?,
+            position: response.position,
+            age: response.age_ms.map(Duration::from_millis),
+        })
     }
 
     /// One page of accounts: at most `page_size` (0: the server's default), after `cursor` (empty: from the beginning).

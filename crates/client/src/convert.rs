@@ -85,6 +85,7 @@ pub(crate) fn outcome(
         xid: parse_xid(xid)?,
         state,
         reason: reason(reason_number),
+        position: String::new(),
     })
 }
 

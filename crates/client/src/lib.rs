@@ -61,8 +61,8 @@ pub use error::ClientError;
 pub use escrow_proto::v1 as report;
 pub use id::IdSequence;
 pub use model::{
-    Account, Balance, Direction, Leg, OpenAccount, OpenedAccount, Outcome, Overdraft, Record, Reservation,
-    State, Transfer, Wait,
+    Account, AccountAsOf, Balance, Direction, Leg, OpenAccount, OpenedAccount, Outcome, Overdraft,
+    ReadBounds, Record, Reservation, State, Transfer, Wait,
 };
 pub use options::{Options, RetryPolicy};
 pub use shard::ShardClient;

@@ -146,6 +146,8 @@ pub struct Outcome {
     pub state: State,
     /// Why it was canceled or refused.
     pub reason: Option<Reason>,
+    /// Of a single transfer that is completed: a read of its accounts with this in [`ReadBounds`] shows it. Empty: not known.
+    pub position: String,
 }
 
 /// What is remembered of a transaction.
@@ -211,6 +213,26 @@ pub struct Account {
     pub balances: Vec<Balance>,
     /// The participant that holds it.
     pub participant: String,
+}
+
+/// What a read may lack. The default is no bound, which stands for: nothing that was acknowledged before.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReadBounds {
+    /// Nothing that was acknowledged longer ago than this; rounded to milliseconds, at least one.
+    pub age_max: Option<Duration>,
+    /// Nothing that an earlier answer with this position knew of; empty: no such bound.
+    pub position: String,
+}
+
+/// An account as it was at some time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountAsOf {
+    /// The account.
+    pub account: Account,
+    /// Names that state, for [`ReadBounds`].
+    pub position: String,
+    /// Nothing that was acknowledged longer ago than this is lacking; `None`: not known.
+    pub age: Option<Duration>,
 }
 
 /// A balance in one currency, in minor units.

@@ -26,7 +26,9 @@ impl Client {
                 async move { service.transfer(request).await }
             })
             .await?;
-        convert::outcome(id, response.transaction_id, &response.xid, response.state, response.reason)
+        let outcome =
+            convert::outcome(id, response.transaction_id, &response.xid, response.state, response.reason)?;
+        Ok(Outcome { position: response.position, ..outcome })
     }
 
     /// What became of a transaction, by its id or xid. A transaction that nobody remembers is [`crate::State::NotFound`],

@@ -15,7 +15,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +31,7 @@ use openraft_rt::AsyncRuntime as _;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::{NotLeader, ReplicaError};
+use crate::freshness::{Heard, Lead};
 use crate::log::GroupLog;
 use crate::machine::{Fed, Machine};
 use crate::membership;
@@ -133,9 +133,8 @@ pub(crate) struct Inner {
     proposals: mpsc::UnboundedSender<(u64, Bytes)>,
     pub(crate) standing: watch::Receiver<Standing>,
     bytes_kept: usize,
-    times: Times,
-    /// The newest term in which it asked another to take over.
-    offered: AtomicU64,
+    pub(crate) lead: Lead,
+    pub(crate) heard: Heard,
     pub(crate) checkpointed: Arc<Mutex<Position>>,
     pub(crate) snapshots: Mutex<Snapshots>,
 }
@@ -204,13 +203,16 @@ impl Replica {
             disk,
             snapshot_dir: Arc::new(snapshot_dir),
             feed: feed.downgrade(),
+            lead: Lead::default(),
         };
+        let lead = peers.lead.clone();
         let checkpointed = Arc::new(Mutex::new(checkpointed));
         sweep(&*peers.disk, &peers.snapshot_dir);
-        let machine = Machine::new(feed.clone(), position, Arc::clone(&checkpointed));
+        let machine = Machine::new(feed.clone(), position, Arc::clone(&checkpointed), lead.clone());
         let config = Arc::new(config(group, times)?);
         let raft = Raft::new(me.id.get(), config, peers.clone(), log.clone(), machine);
         let raft: RaftOf = raft.await.map_err(raft_error)?;
+        lead.watch(raft.metrics(), times);
         if was_pristine && is_new {
             runtime::spawn(found(raft.clone(), group, members));
         }
@@ -220,7 +222,7 @@ impl Replica {
         let tidying = (log.clone(), Arc::clone(&checkpointed), bytes_kept);
         runtime::spawn(watch_standing(raft.clone(), peers.clone(), times, tell, feed.downgrade(), tidying));
         let snapshots = Mutex::default();
-        let offered = AtomicU64::new(0);
+        let heard = Heard::new();
         let replica = Self(Arc::new(Inner {
             group,
             me,
@@ -230,8 +232,8 @@ impl Replica {
             proposals,
             standing,
             bytes_kept,
-            times,
-            offered,
+            lead,
+            heard,
             checkpointed,
             snapshots,
         }));
@@ -285,24 +287,6 @@ impl Replica {
         }
     }
 
-    /// Whether nobody else can lead in a newer term yet: a quorum answered so recently that its members still keep the lease of this
-    /// leader, which did not ask anybody to take over in its term (Raft's lease read, Ongaro 2014, 6.4.1). It rests on clocks
-    /// that count the same milliseconds, so that money must not depend on it; no round trip is made for it.
-    pub fn is_surely_leading(&self) -> bool {
-        let metrics = self.0.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        if metrics.state != ServerState::Leader
-            || metrics.current_term <= self.0.offered.load(Ordering::Acquire)
-        {
-            return false;
-        }
-        // The lease is twice `election_ms`: a quarter of that is left for clocks.
-        let lease = Duration::from_millis(self.0.times.election_ms * 3 / 2);
-        let is_fresh =
-            metrics.last_quorum_acked.is_some_and(|acked| *acked + lease > runtime::Instant::of_now());
-        is_fresh || Self::voters(&metrics).iter().all(|&voter| voter == metrics.id)
-    }
-
     /// Who leads, for whoever asks the wrong replica.
     pub fn not_leader(&self) -> NotLeader {
         let standing = self.0.standing.borrow();
@@ -342,7 +326,7 @@ impl Replica {
     pub(crate) async fn offer(&self, to: u64) {
         const MOMENT: Duration = Duration::from_millis(500);
         let term = self.0.raft.metrics().borrow_watched().current_term;
-        self.0.offered.fetch_max(term, Ordering::AcqRel);
+        self.0.lead.offer(term);
         // A stopped Raft tells the owner by the feed.
         let _ = self.0.raft.trigger().transfer_leader(to).await;
         let mut standing = self.standing();

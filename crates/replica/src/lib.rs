@@ -6,6 +6,7 @@
 //!
 //! # Layout
 //! - [`config`]: what a server is told of replication
+//! - [`freshness`]: who is sure to lead, and how old the state of a follower may be
 //! - [`group`]: [`Replica`], one replica of a group: propose, standing, read index, status
 //! - [`log`]: the log of a group as a virtual log in the journal of the process
 //! - [`machine`]: committed entries and snapshots on their way to the owner ([`Fed`])
@@ -21,6 +22,7 @@
 
 pub mod config;
 pub mod error;
+pub mod freshness;
 pub mod group;
 pub mod grpc;
 pub mod log;
@@ -35,6 +37,7 @@ mod wire;
 
 pub use config::Replication;
 pub use error::{Malformed, NotLeader, ReplicaError};
+pub use freshness::Freshness;
 pub use group::{Feed, Replica, Settings, Standing, Times};
 pub use log::{GroupLog, Recovering, Trim};
 pub use machine::{Committed, Fed};

@@ -13,6 +13,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::freshness::Lead;
 use crate::types::{Entry, LogId, Payload, Position, RaftSnapshot, SnapshotMeta, StoredMembership, Types};
 
 /// What a group tells the owner of its state machine, in order.
@@ -141,11 +142,11 @@ pub enum Snapshot {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub struct Machine {
     feed: mpsc::UnboundedSender<Fed>,
     fed: Position,
     checkpointed: Arc<Mutex<Position>>,
+    lead: Lead,
 }
 
 impl Machine {
@@ -153,8 +154,10 @@ impl Machine {
         feed: mpsc::UnboundedSender<Fed>,
         position: Position,
         checkpointed: Arc<Mutex<Position>>,
+        lead: Lead,
     ) -> Self {
-        Self { feed, fed: position, checkpointed }
+        lead.tell(position.index(), position.term());
+        Self { feed, fed: position, checkpointed, lead }
     }
 
     fn tell(&self, fed: Fed) -> io::Result<()> {
@@ -196,6 +199,8 @@ impl RaftStateMachine<Types> for Machine {
             let (entry, responder) = next?;
             let mut committed = Committed::from(entry);
             self.fed.advance(&mut committed);
+            // Before the owner can tell anybody.
+            self.lead.tell(committed.index(), committed.term());
             self.tell(Fed::Committed(committed))?;
             if let Some(responder) = responder {
                 responder.send(());
@@ -227,6 +232,7 @@ impl RaftStateMachine<Types> for Machine {
         let gone = |_| io::Error::other("the owner has ended");
         installed.await.map_err(gone)?.map_err(io::Error::other)?;
         *self.checkpointed.lock().unwrap_or_else(PoisonError::into_inner) = position.clone();
+        self.lead.tell(position.index(), position.term());
         self.fed = position;
         Ok(())
     }

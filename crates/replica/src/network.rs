@@ -25,6 +25,7 @@ use openraft::raft::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Malformed;
+use crate::freshness::Lead;
 use crate::group::OUTGOING;
 use crate::machine::{Fed, Snapshot};
 use crate::runtime;
@@ -73,6 +74,7 @@ pub(crate) struct Peers {
     /// Where files for snapshots are made.
     pub(crate) snapshot_dir: Arc<PathBuf>,
     pub(crate) feed: mpsc::WeakUnboundedSender<Fed>,
+    pub(crate) lead: Lead,
 }
 
 impl Peers {
@@ -108,7 +110,7 @@ impl RaftNetworkFactory<Types> for Peers {
 
     async fn new_client(&mut self, target: u64, node: &Address) -> Self::Network {
         let endpoint = self.endpoint(target, node);
-        Peer { peers: self.clone(), target, endpoint }
+        Peer { peers: self.clone(), target, endpoint, echo: None }
     }
 }
 
@@ -117,6 +119,8 @@ pub(crate) struct Peer {
     peers: Peers,
     target: u64,
     endpoint: String,
+    /// When it answered last, by its own clock.
+    echo: Option<v1::Moment>,
 }
 
 fn rpc(error: CallError) -> RPCError<Types> {
@@ -221,21 +225,27 @@ impl RaftNetworkV2<Types> for Peer {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         use v1::append_answer::Result as Outcome;
+        let vouched = self.peers.lead.vouches();
+        let echo = self.echo.filter(|_| vouched.is_some());
         let call = v1::AppendCall {
             vote: Some(wire::ballot(&request.vote)),
             previous: request.prev_log_id.map(wire::log_id),
             entries: request.entries.iter().map(wire::entry).collect(),
             committed: request.leader_commit.map(wire::log_id),
+            echo,
+            acknowledged: vouched.unwrap_or(0),
         };
-        match self.call(Call::Append(call), APPEND_WITHIN.max(option.soft_ttl())).await? {
-            Answer::Append(v1::AppendAnswer { result: Some(outcome) }) => Ok(match outcome {
-                Outcome::Success(_) => AppendEntriesResponse::Success,
-                Outcome::Partial(last) => AppendEntriesResponse::PartialSuccess(Some(wire::to_log_id(last))),
-                Outcome::Conflict(_) => AppendEntriesResponse::Conflict,
-                Outcome::HigherVote(ballot) => AppendEntriesResponse::HigherVote(wire::to_vote(ballot)),
-            }),
-            _ => Err(malformed(UNEXPECTED)),
-        }
+        let answer = self.call(Call::Append(call), APPEND_WITHIN.max(option.soft_ttl())).await?;
+        let Answer::Append(v1::AppendAnswer { result: Some(outcome), now }) = answer else {
+            return Err(malformed(UNEXPECTED));
+        };
+        self.echo = now;
+        Ok(match outcome {
+            Outcome::Success(_) => AppendEntriesResponse::Success,
+            Outcome::Partial(last) => AppendEntriesResponse::PartialSuccess(Some(wire::to_log_id(last))),
+            Outcome::Conflict(_) => AppendEntriesResponse::Conflict,
+            Outcome::HigherVote(ballot) => AppendEntriesResponse::HigherVote(wire::to_vote(ballot)),
+        })
     }
 
     async fn vote(

@@ -108,6 +108,17 @@ impl Instant {
     }
 }
 
+impl Instant {
+    /// Whole milliseconds; what is beyond them is cut off.
+    pub(crate) fn ms(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn of_ms(ms: u64) -> Self {
+        Self(Duration::from_millis(ms))
+    }
+}
+
 impl openraft_rt::Instant for Instant {
     fn now() -> Self {
         Self::of_now()

@@ -123,7 +123,10 @@ impl Replica {
             AppendEntriesResponse::Conflict => Outcome::Conflict(true),
             AppendEntriesResponse::HigherVote(vote) => Outcome::HigherVote(wire::ballot(&vote)),
         };
-        Ok(v1::AppendAnswer { result: Some(outcome) })
+        if let Some(echo) = call.echo {
+            self.0.heard.vouched(echo, call.acknowledged);
+        }
+        Ok(v1::AppendAnswer { result: Some(outcome), now: Some(self.0.heard.now()) })
     }
 
     async fn vote(&self, call: v1::VoteCall) -> Result<v1::VoteAnswer, Unanswered> {

@@ -304,6 +304,32 @@ async fn a_leader_without_a_quorum_gives_up_and_answers_no_read() {
 }
 
 #[tokio::test]
+async fn a_follower_knows_how_old_its_state_is_at_most() {
+    let cluster = Cluster::start(1_000_000).await;
+    let leader = cluster.write("a").await;
+    let follower = cluster.nodes.values().find(|node| node.number != leader).unwrap();
+    for text in ["b", "c", "d"] {
+        cluster.write(text).await;
+        let written = std::time::Instant::now();
+        let newer = async || follower.replica.freshness().filter(|known| known.age() < written.elapsed());
+        let known = until("a leader vouches for what comes after the write", newer).await;
+        let applied = async || (lock(&follower.state).position.index() >= known.index).then_some(());
+        until("it is applied", applied).await;
+        assert!(follower.texts().contains(&text.to_owned()), "{text} was acknowledged before that");
+    }
+    cluster.isolate(follower.number);
+    let known = follower.replica.freshness().unwrap();
+    cluster.write("e").await;
+    let old = async || follower.replica.freshness().filter(|known| known.age() > Duration::from_millis(300));
+    let older = until("it knows that it grows older", old).await;
+    assert!(older.index <= known.index + 1, "nobody vouches for what it cannot hear of");
+    assert!(!follower.texts().contains(&"e".to_owned()));
+    cluster.heal();
+    cluster.agree(5).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn leadership_moves_when_asked() {
     let cluster = Cluster::start(1_000_000).await;
     let old = cluster.write("a").await;

@@ -8,6 +8,7 @@
 //! - [`xid`]: the coordinator's own name of a transaction: partition, epoch, sequence
 //! - [`money`]: ISO 4217 currencies and decimal amounts
 //! - [`reason`]: why a transaction was canceled or a request refused: one catalogue
+//! - [`position`]: what a read must include
 //! - [`routing`]: which shard holds an account
 //! - [`span`]: spans of time as people write them
 //! - [`digest`]: the order-independent hash that says whether two states are equal
@@ -19,6 +20,7 @@ pub mod codec;
 pub mod digest;
 pub mod id;
 pub mod money;
+pub mod position;
 pub mod reason;
 pub mod routing;
 pub mod span;
@@ -27,6 +29,7 @@ pub mod xid;
 pub use digest::Digest;
 pub use id::{AccountId, AccountKey, IdError, TransactionId, TransactionKey};
 pub use money::{Amount, AmountError, Currency};
+pub use position::{NoPosition, ReadPosition};
 pub use reason::{Answer, Reason};
 pub use routing::{ParticipantId, Slot, SlotRange};
 pub use xid::{Epoch, Partition, Sequence, Xid};

@@ -3,17 +3,19 @@
 //! Where a process holds several shards, the metadata `escrow-participant` names the one that is meant; without it,
 //! reads look at all of them, and an opening is refused.
 
+use std::time::Duration;
+
 use escrow_proto::v1 as proto;
 use escrow_proto::v1::account_service_server::AccountService;
 use escrow_service::refusal;
-use escrow_types::{AccountKey, Reason};
+use escrow_types::{AccountKey, NoPosition, ParticipantId, ReadPosition, Reason};
 use escrow_wallet::{Answers, Command, Opened, SetFrozen};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, account_id};
 use super::{Edge, invalid, refused, unknown};
-use crate::owner::Handle;
+use crate::owner::{Handle, ReadBounds, Seen, View};
 
 /// Accounts of one opening.
 const OPEN_ROWS_MAX: usize = 10_000;
@@ -31,6 +33,18 @@ impl Edge {
         let view = handle.read_newest(move |view| view.wallet.account(key)).await.map_err(refused)?;
         Ok(view.map(|view| convert::account(view, handle.shard())))
     }
+}
+
+/// What a read of a shard may lack; `None`: nothing.
+fn read_bounds(
+    bounds: Option<&proto::ReadBounds>,
+    shard: ParticipantId,
+) -> Result<Option<ReadBounds>, Status> {
+    let Some(proto::ReadBounds { age_max_ms, position }) = bounds else { return Ok(None) };
+    let position: ReadPosition = position.parse().map_err(|error: NoPosition| invalid(error.to_string()))?;
+    let age_max = (*age_max_ms > 0).then(|| Duration::from_millis(u64::from(*age_max_ms)));
+    let position = position.get(shard).unwrap_or(0);
+    Ok((age_max.is_some() || position > 0).then_some(ReadBounds { age_max, position }))
 }
 
 fn not_found(id: &str) -> Status {
@@ -85,9 +99,25 @@ impl AccountService for Edge {
     ) -> Result<Response<proto::GetAccountResponse>, Status> {
         let id = &request.get_ref().account_id;
         let key = account_id(id)?.key();
+        let bounds = request.get_ref().bounds.as_ref();
         for handle in self.candidates(request.metadata())? {
-            if let Some(account) = self.account_on(handle, key).await? {
-                return Ok(Response::new(proto::GetAccountResponse { account: Some(account) }));
+            let shard = ParticipantId(handle.shard());
+            let (view, seen) = match read_bounds(bounds, shard)? {
+                None => {
+                    let read = move |view: &View<'_>| (view.wallet.account(key), view.applied);
+                    let (view, applied) = handle.read_newest(read).await.map_err(refused)?;
+                    (view, Seen { applied, age: Some(Duration::ZERO) })
+                }
+                Some(bounds) => {
+                    handle.read_within(bounds, move |view| view.wallet.account(key)).await.map_err(refused)?
+                }
+            };
+            if let Some(view) = view {
+                return Ok(Response::new(proto::GetAccountResponse {
+                    account: Some(convert::account(view, shard.0)),
+                    position: ReadPosition::of(shard, seen.applied).to_string(),
+                    age_ms: seen.age.map(|age| age.as_micros().div_ceil(1_000) as u64),
+                }));
             }
         }
         Err(not_found(id))

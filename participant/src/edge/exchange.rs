@@ -19,7 +19,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Status, Streaming};
 
 use super::{Edge, convert, invalid, refused};
-use crate::owner::Handle;
+use crate::owner::{Handle, Reached};
 use crate::stepped::Exchange;
 
 /// A message on its way to the peer. Bounded by credit, so the queue of them needs no bound.
@@ -32,8 +32,8 @@ struct Outgoing {
 type Outbox = UnboundedSender<Outgoing>;
 type Responses = Pin<Box<dyn Stream<Item = Result<proto::ExchangeResponse, Status>> + Send>>;
 
-fn put(outbox: &Outbox, message: Told, credit: Option<OwnedSemaphorePermit>) {
-    let message = Ok(proto::ExchangeResponse { message: Some(message) });
+fn put(outbox: &Outbox, reached: &Reached, message: Told, credit: Option<OwnedSemaphorePermit>) {
+    let message = Ok(proto::ExchangeResponse { message: Some(message), position: reached.get() });
     // A peer that is gone needs no answer: it asks again.
     let _ = outbox.send(Outgoing { message, _credit: credit });
 }
@@ -91,12 +91,13 @@ async fn exchange<T>(
     };
     let response = edge.greet(&hello).await?;
     let accepted = response.accepted;
-    put(outbox, Told::Hello(response), None);
+    let handle = edge.shard(hello.participant)?.clone();
+    put(outbox, handle.reached(), Told::Hello(response), None);
     if !accepted {
         return Ok(());
     }
     let stream = Greeted {
-        handle: edge.shard(hello.participant)?.clone(),
+        handle,
         sender: Sender::new(super::partition(hello.partition)?, escrow_types::Epoch(hello.epoch)),
         outbox: outbox.clone(),
         credit: Arc::new(Semaphore::new(edge.stream_answers_max)),
@@ -169,11 +170,11 @@ impl Greeted {
         let rows = u32::try_from(rows.clamp(1, self.credit_max)).unwrap_or(u32::MAX);
         let credit = Arc::clone(&self.credit).acquire_many_owned(rows).await;
         let credit = credit.map_err(|_| refused(crate::owner::Refused::Closed))?;
-        let outbox = self.outbox.clone();
+        let (outbox, reached) = (self.outbox.clone(), self.handle.reached().clone());
         let reply = move |answers| {
             if let Answers::Branches(BranchAnswers { epoch, sequences, bytes }) = answers {
                 let columns = proto::AnswerColumns { epoch: epoch.0, sequence: sequences, answer: bytes };
-                put(&outbox, told(columns), Some(credit));
+                put(&outbox, &reached, told(columns), Some(credit));
             }
         };
         self.handle.submit(command, reply).await.map_err(refused)
@@ -194,7 +195,7 @@ impl Greeted {
             epoch: overdue.iter().map(|view| view.xid.epoch.0).collect(),
             sequence: overdue.iter().map(|view| view.xid.sequence).collect(),
         };
-        put(&self.outbox, Told::OutcomeQuery(query), Some(credit));
+        put(&self.outbox, self.handle.reached(), Told::OutcomeQuery(query), Some(credit));
         (overdue.len() == rows_max).then_some(last)
     }
 }

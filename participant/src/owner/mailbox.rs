@@ -1,6 +1,8 @@
 //! The bounded way to an owner: commands and reads, and the permits that bound them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use escrow_replica::Replica;
 use escrow_types::Millis;
@@ -59,26 +61,74 @@ pub(crate) struct Handle {
     command_bytes_max: usize,
     /// Of a replica.
     group: Option<(Replica, watch::Receiver<Serving>)>,
+    reached: Reached,
+}
+
+/// The entry that an owner has applied, or is applying: whatever it says now is included by it.
+#[derive(Clone)]
+pub(crate) struct Reached(Arc<AtomicU64>);
+
+impl Reached {
+    pub(super) fn new(index: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(index)))
+    }
+
+    pub(super) fn set(&self, index: u64) {
+        self.0.store(index, Ordering::Release);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What may wait in a mailbox.
+pub(super) struct Bounds {
+    pub(super) commands_max: usize,
+    pub(super) bytes_max: usize,
+    /// Of an entry.
+    pub(super) payload_bytes_max: usize,
+}
+
+/// What a read may lack: see the message of this name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadBounds {
+    pub(crate) age_max: Option<Duration>,
+    /// 0: none.
+    pub(crate) position: u64,
+}
+
+/// What a read has seen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    /// The last entry that was applied.
+    pub(crate) applied: u64,
+    /// Nothing older is lacking; `None`: not known.
+    pub(crate) age: Option<Duration>,
 }
 
 impl Handle {
     pub(super) fn new(
         shard: u16,
-        commands_max: usize,
-        bytes_max: usize,
-        payload_bytes_max: usize,
+        Bounds { commands_max, bytes_max, payload_bytes_max }: Bounds,
         group: Option<(Replica, watch::Receiver<Serving>)>,
+        reached: Reached,
     ) -> (Self, mpsc::Receiver<Job>) {
         let (jobs, receiver) = mpsc::channel(commands_max);
         let units_max = u32::try_from(bytes_max / UNIT_BYTES).unwrap_or(u32::MAX).max(1);
         let permits = Arc::new(Semaphore::new(units_max as usize));
         // What is left of an entry beside its header, with room to spare.
         let command_bytes_max = payload_bytes_max.saturating_sub(64);
-        (Self { shard, jobs, permits, units_max, command_bytes_max, group }, receiver)
+        (Self { shard, jobs, permits, units_max, command_bytes_max, group, reached }, receiver)
     }
 
     pub(crate) const fn shard(&self) -> u16 {
         self.shard
+    }
+
+    /// How far the owner is.
+    pub(crate) const fn reached(&self) -> &Reached {
+        &self.reached
     }
 
     /// Whether the shard has other replicas.
@@ -158,6 +208,35 @@ impl Handle {
         self.check_serving()?;
         let index = replica.read_index().await.map_err(|error| Refused::NotLeader(error.leader))?;
         self.read_at(index, read).await
+    }
+
+    /// Asks the owner, whether it leads or not, if it can keep the bounds, or soon; otherwise whoever leads is to be asked.
+    pub(crate) async fn read_within<T: Send + 'static>(
+        &self,
+        bounds: ReadBounds,
+        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<(T, Seen), Refused> {
+        /// A follower that lacks something has it by then, or is too far behind.
+        const SOON: Duration = Duration::from_millis(250);
+        let read = move |view: &View<'_>| (read(view), view.applied);
+        let Some((replica, serving)) = self.group.as_ref().filter(|_| self.check_serving().is_err()) else {
+            let (read, applied) = self.read_newest(read).await?;
+            return Ok((read, Seen { applied, age: Some(Duration::ZERO) }));
+        };
+        let behind = || Refused::NotLeader(serving.borrow().leader.clone());
+        let is_kept = |age: Duration| bounds.age_max.is_none_or(|max| age <= max);
+        let known = replica.freshness().filter(|known| is_kept(known.age()));
+        if bounds.age_max.is_some() && known.is_none() {
+            return Err(behind());
+        }
+        let wanted = known.filter(|_| bounds.age_max.is_some()).map_or(0, |known| known.index);
+        let reading = self.read_at(wanted.max(bounds.position), read);
+        let (read, applied) = tokio::time::timeout(SOON, reading).await.map_err(|_| behind())??;
+        let age = known.filter(|known| known.index <= applied).map(|known| known.age());
+        if bounds.age_max.is_some() && !age.is_some_and(is_kept) {
+            return Err(behind());
+        }
+        Ok((read, Seen { applied, age }))
     }
 
     /// Asks the owner when an index is applied.

@@ -25,8 +25,8 @@ use tokio::time::{Instant, sleep};
 use crate::checkpoint::{Checkpointer, Done};
 use crate::error::ParticipantError;
 use crate::failpoint;
-use mailbox::Job;
-pub(crate) use mailbox::{Handle, Refused, Submission, View};
+use mailbox::{Bounds, Job};
+pub(crate) use mailbox::{Handle, Reached, ReadBounds, Refused, Seen, Submission, View};
 pub(crate) use seat::Seat;
 
 /// Jobs taken in one turn.
@@ -105,6 +105,8 @@ pub(crate) struct Owner {
     seat: Option<Seat>,
     /// Reads that wait until an index is applied.
     reads: Vec<(u64, seat::ReadAt)>,
+    /// The entry that is being applied: answers name it.
+    reached: Reached,
 }
 
 /// A checkpoint that is being written.
@@ -127,10 +129,13 @@ impl Owner {
         let wrapping = if seat.is_some() { 1_024 } else { 0 };
         let payload_bytes_max = start.journal.payload_bytes_max() - wrapping;
         let group = seat.as_ref().map(|seat| (seat.replica.clone(), seat.serving()));
-        let (handle, jobs) = Handle::new(start.shard, commands_max, bytes_max, payload_bytes_max, group);
+        let reached = Reached::new(start.applied);
+        let bounds = Bounds { commands_max, bytes_max, payload_bytes_max };
+        let (handle, jobs) = Handle::new(start.shard, bounds, group, reached.clone());
         let owner = Self {
             seat,
             reads: Vec::new(),
+            reached,
             start,
             jobs,
             entry_bytes_max: ENTRY_BYTES.min(payload_bytes_max),
@@ -256,6 +261,7 @@ impl Owner {
         }
         while self.pending.front().is_some_and(|entry| entry.index <= progress.durable) {
             let entry = self.pending.pop_front().expect("just seen");
+            self.reached.set(entry.index);
             self.apply(entry);
         }
         assert!(progress.durable >= self.start.applied, "the durable index never goes backwards");

@@ -249,6 +249,7 @@ impl Owner {
         }
         let is_own = seat.leads == Some(entry.term());
         self.start.applied = entry.index();
+        self.reached.set(entry.index());
         if let Some(commands) = &entry.commands {
             self.bytes_logged += commands.len() as u64;
             if is_own {
@@ -290,6 +291,7 @@ impl Owner {
     fn replace_wallet(&mut self, wallet: Wallet, applied: u64) {
         self.start.wallet = wallet;
         self.start.applied = applied;
+        self.reached.set(applied);
         self.start.checkpointed = applied;
         self.bytes_logged = 0;
         self.answer_reads();

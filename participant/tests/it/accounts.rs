@@ -101,7 +101,7 @@ async fn one_process_may_hold_several_shards() {
     server.stop().await;
     let server = start(two).await;
     for (id, shard) in [("alice", "2"), ("bob", "4")] {
-        let request = proto::GetAccountRequest { account_id: id.to_owned() };
+        let request = proto::GetAccountRequest { account_id: id.to_owned(), bounds: None };
         let account = server.accounts().get_account(request).await.unwrap().into_inner().account.unwrap();
         assert_eq!(account.participant, shard);
     }

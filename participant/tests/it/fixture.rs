@@ -175,7 +175,7 @@ impl Running {
 
     /// Posted, reserved, incoming.
     pub(crate) async fn balance(&self, id: &str) -> (i64, u64, u64) {
-        let request = proto::GetAccountRequest { account_id: id.to_owned() };
+        let request = proto::GetAccountRequest { account_id: id.to_owned(), bounds: None };
         let account = self.accounts().get_account(request).await.unwrap().into_inner().account.unwrap();
         let balance = &account.balances[0];
         (balance.posted, balance.reserved, balance.incoming)
