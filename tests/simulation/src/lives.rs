@@ -151,6 +151,9 @@ impl World {
     /// A start may fail only for the disk's sake; then it is tried again.
     fn start_fails(&mut self, node: Node, error: &dyn std::error::Error, excused: bool) -> Step {
         let full = error.to_string().contains("full") || self.is_disk_full(node);
+        // The server saw by itself what was lost: that of which it had a checkpoint already.
+        let is_lost = error.to_string().contains("relied upon");
+        check!(AcknowledgedSurvives, excused || !is_lost, "{node:?} has lost the end of its log: {error}");
         if !excused && !full {
             return Err(Violation::other(format!("{node:?} does not start: {error}")));
         }
