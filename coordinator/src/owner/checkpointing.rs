@@ -192,12 +192,21 @@ impl Owner {
         if self.checkpointing.running {
             return;
         }
-        let Some(errand) = self.seat.as_mut().and_then(|seat| seat.errands.pop_front()) else { return };
+        let (applied, checkpointed) = (self.applied, self.checkpointing.checkpointed);
+        let Some(seat) = self.seat.as_mut() else { return };
+        let Some(next) = seat.errands.iter().position(|errand| errand.includes() <= checkpointed) else {
+            if seat.errands.iter().any(|errand| errand.includes() <= applied) {
+                // It is looked at again when that is written.
+                self.start_checkpoint();
+            }
+            return;
+        };
+        let errand = seat.errands.remove(next).expect("just seen");
         self.checkpointing.running = true;
         let (disk, data_dir) = (Arc::clone(&self.disk), self.data_dir.clone());
         let done = self.checkpointing.done.clone();
         let job: Job = match errand {
-            Errand::Export { path, told } => Box::new(move || {
+            Errand::Export { path, told, .. } => Box::new(move || {
                 let exported = export(&*disk, &data_dir, &path).map_err(|error| error.to_string());
                 let position = exported
                     .and_then(|position| Position::decode(&position).map_err(|error| error.to_string()));

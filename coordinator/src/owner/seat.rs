@@ -31,8 +31,27 @@ pub(crate) struct Serving {
 
 /// Work with the files of checkpoints, which only one job may have at a time.
 pub(super) enum Errand {
-    Export { path: PathBuf, told: oneshot::Sender<Result<Position, String>> },
-    Install { path: PathBuf, position: Position, told: oneshot::Sender<Result<(), String>> },
+    /// Of a checkpoint that includes an entry; 0: of the newest there is.
+    Export {
+        path: PathBuf,
+        includes: u64,
+        told: oneshot::Sender<Result<Position, String>>,
+    },
+    Install {
+        path: PathBuf,
+        position: Position,
+        told: oneshot::Sender<Result<(), String>>,
+    },
+}
+
+impl Errand {
+    /// What must be in the checkpoint that it is about.
+    pub(super) const fn includes(&self) -> u64 {
+        match self {
+            Self::Export { includes, .. } => *includes,
+            Self::Install { .. } => 0,
+        }
+    }
 }
 
 /// What an owner has of its group.
@@ -219,6 +238,8 @@ impl Owner {
         }
         seat.tell(None);
         seat.reads.clear();
+        // What a backup is to include may never come here.
+        seat.errands.retain(|errand| errand.includes() == 0);
         seat.returned = seat.proposed;
         self.pending.clear();
         self.barriers.clear();
@@ -253,8 +274,8 @@ impl Owner {
     fn feed(&mut self, fed: Fed) -> Result<(), CoordinatorError> {
         match fed {
             Fed::Committed(entry) => self.commit(&entry),
-            Fed::Export { path, done } => {
-                self.send_on(Errand::Export { path, told: done });
+            Fed::Export { path, includes, done } => {
+                self.send_on(Errand::Export { path, includes, told: done });
                 Ok(())
             }
             Fed::Install { position, path, done } => {
@@ -294,6 +315,7 @@ impl Owner {
             }
         }
         self.answer_reads();
+        self.work_beside();
         Ok(())
     }
 

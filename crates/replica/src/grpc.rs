@@ -9,9 +9,12 @@ use escrow_proto::v1::replica_service_client::ReplicaServiceClient;
 use escrow_proto::v1::replica_service_server::{ReplicaService, ReplicaServiceServer};
 use escrow_service::Connector;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
+use crate::export::NotExported;
 use crate::group::Replica;
 use crate::membership::ChangeError;
 use crate::network::{CallError, Transport};
@@ -152,5 +155,20 @@ impl ReplicaService for Service {
             Err(ChangeError::NotLeader(error)) => Err(escrow_service::not_leader(error.leader.as_deref())),
             Err(ChangeError::Refused(why)) => Err(Status::failed_precondition(why)),
         }
+    }
+
+    type ExportGroupStream = BoxStream<'static, Result<v1::ExportGroupResponse, Status>>;
+
+    async fn export_group(
+        &self,
+        request: Request<v1::ExportGroupRequest>,
+    ) -> Result<Response<Self::ExportGroupStream>, Status> {
+        let replica = self.replicas.named(request.into_inner().group).map_err(|error| unanswered(&error))?;
+        let exported = replica.export().await.map_err(|error| match error {
+            NotExported::NotLeader(error) => escrow_service::not_leader(error.leader.as_deref()),
+            NotExported::Failed(why) => Status::internal(why),
+        })?;
+        let lost = |error: std::io::Error| Status::internal(format!("the snapshot: {error}"));
+        Ok(Response::new(exported.into_chunks().map_err(lost).boxed()))
     }
 }

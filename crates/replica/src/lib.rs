@@ -11,6 +11,7 @@
 //! - [`log`]: the log of a group as a virtual log in the journal of the process
 //! - [`machine`]: committed entries and snapshots on their way to the owner ([`Fed`])
 //! - [`network`]: calls to other replicas; [`service`]: calls from them; [`grpc`]: both over gRPC
+//! - [`export`]: snapshots for backups; [`restore`]: a log that begins with one
 //! - [`membership`]: adding, removing, replacing members; coming back after the loss of a disk
 //! - [`runtime`]: tokio, or a simulation's executor; `watch`: the one channel that is our own
 //! - `types`, `wire`: openraft's types, and as messages
@@ -22,6 +23,7 @@
 
 pub mod config;
 pub mod error;
+pub mod export;
 pub mod freshness;
 pub mod group;
 pub mod grpc;
@@ -29,6 +31,7 @@ pub mod log;
 pub mod machine;
 pub mod membership;
 pub mod network;
+pub mod restore;
 pub mod runtime;
 pub mod service;
 mod types;

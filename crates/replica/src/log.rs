@@ -314,6 +314,14 @@ impl GroupLog {
         state.vote.is_none() && state.last().is_none()
     }
 
+    /// The term of the newest vote; the last entry that is known to be committed; and every entry after `index`, as the house counts.
+    pub(crate) fn after(&self, index: u64) -> (u64, u64, Vec<Committed>) {
+        let state = lock(&self.0.state);
+        let term = state.vote.as_ref().map_or(0, |vote| wire::ballot(vote).term);
+        let committed = state.committed.max(state.purged).map_or(0, |id| id.index + 1);
+        (term, committed, state.get(index..).cloned().map(Committed::from).collect())
+    }
+
     /// Up to where entries may go that a checkpoint includes, if `bytes` of the newest ones are kept for followers that are a little
     /// behind; as Raft counts.
     pub(crate) fn superfluous(&self, checkpointed: LogId, bytes: usize) -> Option<u64> {

@@ -21,10 +21,13 @@ use crate::types::{Entry, LogId, Payload, Position, RaftSnapshot, SnapshotMeta, 
 pub enum Fed {
     /// Committed: to be applied, exactly so and in this order.
     Committed(Committed),
-    /// A follower needs a snapshot: write the newest checkpoint to a file, and say where in the log it is.
+    /// A follower needs a snapshot, or a backup is made: write the newest checkpoint to a file, and say where in the log it is.
     Export {
         /// Where to.
         path: PathBuf,
+        /// The checkpoint must include this entry: if it does not, another one is due first. 0 for a follower, which gets what is
+        /// missing as entries.
+        includes: u64,
         /// Told when it is done.
         done: oneshot::Sender<Result<Position, String>>,
     },

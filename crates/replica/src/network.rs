@@ -33,7 +33,7 @@ use crate::types::{Address, GroupId, MemberId, Position, RaftSnapshot, Types, Vo
 use crate::wire;
 
 /// Bytes of a snapshot in one message.
-const CHUNK_BYTES: usize = 1 << 20;
+pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 /// How long a follower may take to make entries durable. Heartbeats are cut off earlier, by openraft.
 const APPEND_WITHIN: Duration = Duration::from_secs(2);
 /// How long a chunk may take.
@@ -103,6 +103,18 @@ impl Peers {
         let response = response.ok_or_else(|| CallError::Failed("no answer in time".into()))??;
         response.answer.ok_or_else(|| CallError::Failed("an empty answer".into()))
     }
+
+    /// Has the owner write its newest checkpoint to a file, one that includes an entry. `receiver` is only for the name of the file.
+    pub(crate) async fn export(&self, receiver: &str, includes: u64) -> Result<(PathBuf, Position), String> {
+        let name = format!("{}-to-{receiver}-{}{OUTGOING}", self.group, runtime::random());
+        let path = self.snapshot_dir.join(name);
+        let (done, exported) = oneshot::channel();
+        let feed = self.feed.upgrade().ok_or("the owner has ended")?;
+        let export = Fed::Export { path: path.clone(), includes, done };
+        feed.send(export).map_err(|_| "the owner has ended")?;
+        let position = exported.await.map_err(|_| "the owner has let go of it")??;
+        Ok((path, position))
+    }
 }
 
 impl RaftNetworkFactory<Types> for Peers {
@@ -161,18 +173,6 @@ impl Peer {
             }),
             _ => Err(malformed(UNEXPECTED)),
         }
-    }
-
-    /// Has the owner write its newest checkpoint to a file.
-    async fn export(&self) -> Result<(PathBuf, Position), String> {
-        let target = MemberId::from_raw(self.target);
-        let name = format!("{}-to-{target}-{}{OUTGOING}", self.peers.group, runtime::random());
-        let path = self.peers.snapshot_dir.join(name);
-        let (done, exported) = oneshot::channel();
-        let feed = self.peers.feed.upgrade().ok_or("the owner has ended")?;
-        feed.send(Fed::Export { path: path.clone(), done }).map_err(|_| "the owner has ended")?;
-        let position = exported.await.map_err(|_| "the owner has ended")??;
-        Ok((path, position))
     }
 
     async fn send_file(
@@ -273,8 +273,10 @@ impl RaftNetworkV2<Types> for Peer {
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         use openraft_rt::{AsyncRuntime as _, Select2};
         let send = async {
+            let receiver = MemberId::from_raw(self.target).to_string();
+            let exported = self.peers.export(&receiver, 0).await;
             let (path, position) =
-                self.export().await.map_err(|why| StreamingError::Network(NetworkError::from_string(why)))?;
+                exported.map_err(|why| StreamingError::Network(NetworkError::from_string(why)))?;
             let sent = self.send_file(vote, &path, &position).await;
             if let Err(error) = self.peers.disk.remove(&path) {
                 tracing::warn!(path = %path.display(), %error, "a snapshot that was sent could not be removed");

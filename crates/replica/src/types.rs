@@ -106,6 +106,11 @@ impl MemberId {
     pub const fn number(self) -> u32 {
         (self.0 >> 32) as u32
     }
+
+    /// Which of its lives; 0 is the first.
+    pub const fn life(self) -> u32 {
+        self.0 as u32
+    }
 }
 
 impl fmt::Display for MemberId {

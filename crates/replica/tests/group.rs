@@ -10,11 +10,14 @@ use escrow_journal::storage::OsDisk;
 use escrow_journal::{Group, Index, Journal, Options};
 use escrow_proto::v1;
 use escrow_proto::v1::change_group_request::Change;
+use escrow_replica::export::NotExported;
+use escrow_replica::restore::begin_log;
 use escrow_replica::{
     CallError, Fed, Feed, GroupId, GroupLog, Member, MemberId, Position, Recovering, Replica, Replicas,
     Settings, Standing, Times, Transport, Trim,
 };
 use escrow_types::ParticipantId;
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use tempfile::TempDir;
 
@@ -84,6 +87,7 @@ fn encode(text: &Text) -> Vec<u8> {
 }
 
 async fn own(replica: Replica, mut feed: Feed, state: Arc<Mutex<Text>>, checkpoint_every: u64) {
+    let mut exports = Vec::new();
     while let Some(fed) = feed.recv().await {
         match fed {
             Fed::Committed(entry) => {
@@ -96,13 +100,7 @@ async fn own(replica: Replica, mut feed: Feed, state: Arc<Mutex<Text>>, checkpoi
                     replica.checkpointed(state.position.clone());
                 }
             }
-            Fed::Export { path, done } => {
-                let state = lock(&state);
-                let mut bytes = encode(&state);
-                bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
-                std::fs::write(path, bytes).unwrap();
-                drop(done.send(Ok(state.position.clone())));
-            }
+            Fed::Export { path, includes, done } => exports.push((path, includes, done)),
             Fed::Install { position, path, done } => {
                 let mut bytes = std::fs::read(path).unwrap();
                 bytes.truncate(bytes.len() - 4);
@@ -113,7 +111,18 @@ async fn own(replica: Replica, mut feed: Feed, state: Arc<Mutex<Text>>, checkpoi
             }
             Fed::Stopped(why) => panic!("{why}"),
         }
+        let state = lock(&state);
+        for (path, _, done) in exports.extract_if(.., |(_, includes, _)| *includes <= state.position.index())
+        {
+            std::fs::write(path, with_checksum(encode(&state))).unwrap();
+            drop(done.send(Ok(state.position.clone())));
+        }
     }
+}
+
+fn with_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    bytes
 }
 
 fn member(number: u32, life: u32) -> Member {
@@ -128,6 +137,19 @@ impl Node {
         is_new: bool,
         dir: TempDir,
         checkpoint_every: u64,
+    ) -> Self {
+        Self::start_with(network, number, life, is_new, dir, checkpoint_every, Text::default()).await
+    }
+
+    /// With a state that it has already.
+    async fn start_with(
+        network: &Arc<Network>,
+        number: u32,
+        life: u32,
+        is_new: bool,
+        dir: TempDir,
+        checkpoint_every: u64,
+        text: Text,
     ) -> Self {
         let options = Options { segment_bytes: 1 << 20, ..Options::new(dir.path().join("journal")) };
         let (journal, _) = Journal::open(OsDisk::shared(), options, Index::FIRST).unwrap();
@@ -150,9 +172,9 @@ impl Node {
             bytes_kept: 1_000,
         };
         let (replica, feed) =
-            Replica::start(settings, log, Position::default(), Position::default()).await.unwrap();
+            Replica::start(settings, log, text.position.clone(), text.position.clone()).await.unwrap();
         lock(&network.replicas).insert(format!("http://{number}"), Replicas::new([replica.clone()]));
-        let state = Arc::new(Mutex::new(Text::default()));
+        let state = Arc::new(Mutex::new(text));
         let owner = tokio::spawn(own(replica.clone(), feed, Arc::clone(&state), checkpoint_every));
         Self { number, dir, journal, replica, state, owner }
     }
@@ -433,4 +455,96 @@ async fn calls_for_somebody_else_change_nothing() {
     }
     assert_eq!(cluster.nodes[&1].standing().term, term);
     cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_for_a_backup_has_everything_and_makes_a_group_that_goes_on() {
+    const TERM: u64 = 1_000;
+    let cluster = Cluster::start(1_000_000).await;
+    cluster.write("a").await;
+    let leader = cluster.write("b").await;
+    let follower = (1..=3).find(|&number| number != leader).unwrap();
+    let refused = cluster.nodes[&follower].replica.export().await.err().unwrap();
+    assert!(matches!(refused, NotExported::NotLeader(_)), "{refused}");
+    let exported = cluster.nodes[&leader].replica.export().await.unwrap();
+    let position = exported.position().clone();
+    let mut chunks = Box::pin(exported.into_chunks());
+    let mut bytes = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        bytes.extend(chunk.unwrap().chunk);
+    }
+    drop(chunks);
+    assert_eq!(bytes, with_checksum(b"a\nb".to_vec()));
+    let left = std::fs::read_dir(cluster.nodes[&leader].dir.path()).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["journal"], "the file has gone");
+    cluster.stop().await;
+
+    // Others, who have what those had.
+    let members: Vec<Member> = (1..=3).map(|number| member(number, 10 + number)).collect();
+    let position = position.with_members(&members).unwrap();
+    let network = Arc::new(Network::default());
+    let mut nodes = BTreeMap::new();
+    for new in &members {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { segment_bytes: 1 << 20, ..Options::new(dir.path().join("journal")) };
+        let (journal, mut steps, _) = Journal::open_stepped(OsDisk::shared(), options, Index::FIRST).unwrap();
+        begin_log(&journal, Group(3), &position, TERM).unwrap();
+        steps.write();
+        drop((journal, steps));
+        let text = Text { position: position.clone(), commands: vec!["a".into(), "b".into()] };
+        let (number, life) = (new.id.number(), new.id.life());
+        let node = Node::start_with(&network, number, life, false, dir, 1_000_000, text).await;
+        nodes.insert(number, node);
+    }
+    let mut cluster = Cluster { network, nodes };
+    let leader = cluster.write("c").await;
+    assert!(cluster.nodes[&leader].standing().term > TERM);
+    assert_eq!(cluster.agree(3).await, ["a", "b", "c"]);
+    let lost = (1..=3).find(|&number| number != leader).unwrap();
+    drop(cluster.nodes.remove(&lost).unwrap().kill(&cluster.network).await);
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(&cluster.network, lost, 77, false, dir, 1_000_000).await;
+    cluster.nodes.insert(lost, node);
+    assert_eq!(cluster.agree(3).await, ["a", "b", "c"], "never entries alone: they lack what was restored");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_is_left_says_what_the_group_had() {
+    let cluster = Cluster::start(1_000_000).await;
+    cluster.write("a").await;
+    cluster.write("b").await;
+    cluster.agree(2).await;
+    let mut left = Vec::new();
+    for (_, node) in cluster.nodes {
+        let dir = node.kill(&cluster.network).await;
+        let options = Options { segment_bytes: 1 << 20, ..Options::new(dir.path().join("journal")) };
+        let (journal, _) = Journal::open(OsDisk::shared(), options, Index::FIRST).unwrap();
+        let mut recovering = Recovering::default();
+        for entry in journal.read_from(Index::FIRST).unwrap() {
+            let entry = entry.unwrap();
+            recovering.record(entry.index, entry.payload).unwrap();
+        }
+        let log = GroupLog::new(Group(3), journal.clone(), Trim::of([Group(3)]), recovering).unwrap();
+        let mut position = Position::default();
+        let remainder = log.remainder(&position);
+        assert!(remainder.committed <= remainder.entries.len() as u64);
+        let mut texts = Vec::new();
+        for mut entry in remainder.entries {
+            position.advance(&mut entry);
+            texts.extend(entry.commands.map(|commands| String::from_utf8(commands.to_vec()).unwrap()));
+        }
+        assert_eq!(texts, ["a", "b"]);
+        assert!(remainder.term >= position.term());
+        left.push(position);
+        journal.close().unwrap();
+    }
+    let present = |numbers: &[u32]| numbers.iter().map(|&number| member(number, 0).id).collect();
+    for position in left {
+        assert_eq!(position.voters(), present(&[1, 2, 3]));
+        assert!(position.is_majority(&present(&[1, 3])));
+        assert!(!position.is_majority(&present(&[2])));
+        assert!(!position.is_majority(&[member(1, 5).id, member(2, 0).id].into()), "another life is another");
+    }
 }

@@ -107,6 +107,8 @@ pub(crate) struct Owner {
     reads: Vec<(u64, seat::ReadAt)>,
     /// The entry that is being applied: answers name it.
     reached: Reached,
+    /// Snapshots that wait for a checkpoint.
+    exports: Vec<seat::Export>,
 }
 
 /// A checkpoint that is being written.
@@ -136,6 +138,7 @@ impl Owner {
             seat,
             reads: Vec::new(),
             reached,
+            exports: Vec::new(),
             start,
             jobs,
             entry_bytes_max: ENTRY_BYTES.min(payload_bytes_max),
@@ -313,6 +316,7 @@ impl Owner {
             }
         }
         self.start.checkpointed = index;
+        self.export_ready();
         Ok(())
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! **Invariant:** nothing is answered before it is committed; no command is taken before the owner serves.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use escrow_replica::{Committed, Fed, Feed, Position, Replica, Standing};
 use escrow_wallet::{Entry, Wallet};
@@ -33,6 +35,13 @@ pub(super) type ReadAt = Box<dyn FnOnce(&View<'_>) + Send>;
 struct Installing {
     held: oneshot::Receiver<Result<Held, ParticipantError>>,
     done: oneshot::Sender<Result<(), String>>,
+}
+
+/// A snapshot that is asked for.
+pub(super) struct Export {
+    path: PathBuf,
+    includes: u64,
+    done: oneshot::Sender<Result<Position, String>>,
 }
 
 /// What an owner has of its group.
@@ -202,6 +211,8 @@ impl Owner {
         seat.tell(None);
         self.pending.clear();
         self.reads.clear();
+        // What a backup is to include may never come here.
+        self.exports.retain(|export| export.includes == 0);
     }
 
     /// Proposes an entry; false when this replica does not lead.
@@ -216,15 +227,9 @@ impl Owner {
     fn feed(&mut self, fed: Fed) -> Result<(), ParticipantError> {
         match fed {
             Fed::Committed(entry) => self.commit(&entry),
-            Fed::Export { path, done } => {
-                let tell = move |exported: Result<Vec<u8>, ParticipantError>| {
-                    let exported = exported.map_err(|error| error.to_string());
-                    let position = exported
-                        .and_then(|position| Position::decode(&position).map_err(|error| error.to_string()));
-                    // The follower may have gone meanwhile.
-                    let _ = done.send(position);
-                };
-                self.start.checkpointer.export(self.start.shard, path, Box::new(tell));
+            Fed::Export { path, includes, done } => {
+                self.exports.push(Export { path, includes, done });
+                self.export_ready();
                 Ok(())
             }
             Fed::Install { position, path, done } => {
@@ -233,6 +238,32 @@ impl Owner {
                 Ok(())
             }
             Fed::Stopped(why) => Err(escrow_replica::ReplicaError::Raft(why).into()),
+        }
+    }
+
+    /// Has snapshots made that can be: files and checkpoints are written in the order in which they are asked for, so a file that
+    /// is asked for now is of a checkpoint that is being written.
+    pub(super) fn export_ready(&mut self) {
+        if self.exports.is_empty() {
+            return;
+        }
+        let (applied, checkpointed) = (self.start.applied, self.start.checkpointed);
+        let is_newer = |export: &Export| (checkpointed + 1..=applied).contains(&export.includes);
+        if self.checkpoint_running.is_none() && self.exports.iter().any(is_newer) {
+            self.start_checkpoint();
+        }
+        let running = self.checkpoint_running.as_ref().and_then(|running| running.position.as_ref());
+        let included = running.map_or(0, Position::index).max(checkpointed);
+        let ready: Vec<Export> = self.exports.extract_if(.., |export| export.includes <= included).collect();
+        for Export { path, done, .. } in ready {
+            let tell = move |exported: Result<Vec<u8>, ParticipantError>| {
+                let exported = exported.map_err(|error| error.to_string());
+                let position = exported
+                    .and_then(|position| Position::decode(&position).map_err(|error| error.to_string()));
+                // Whoever wanted it may have gone meanwhile.
+                let _ = done.send(position);
+            };
+            self.start.checkpointer.export(self.start.shard, path, Box::new(tell));
         }
     }
 
@@ -259,6 +290,7 @@ impl Owner {
             }
         }
         self.answer_reads();
+        self.export_ready();
         Ok(())
     }
 
