@@ -8,6 +8,7 @@
 //! - `owner/`: the one task that owns the state: drains its mailbox, logs, applies, lets effects out
 //! - `store/`: what is on disk besides the journal: identity, checkpoint, the runs of the idempotency window
 //! - `replicated`: what is different on disk when the partition is replicated
+//! - [`offline`]: backups of a partition, and what is done with data while no server runs
 //! - `links/`: one task per participant: connect, hello, columns; unary calls to external participants
 //! - `edge/`: the gRPC services: validate, hand to the owner, translate answers
 //! - [`stepped`]: all of it without sockets, threads and clock, for simulations
@@ -22,6 +23,7 @@ mod failpoint;
 pub mod fuzzing;
 pub mod ground;
 mod links;
+pub mod offline;
 mod owner;
 mod replicated;
 pub mod server;

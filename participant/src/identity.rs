@@ -111,6 +111,38 @@ impl Identity {
         Ok(Self { disk, dir: dir.to_owned(), content: Mutex::new(content) })
     }
 
+    /// Of a replica that is restored: its life was drawn by whoever restores, since the other members must know it.
+    pub(crate) fn restore(
+        disk: &dyn Disk,
+        dir: &Path,
+        shards: Vec<u16>,
+        cluster_id: &str,
+        replica: Membership,
+        journal_id: u128,
+    ) -> Result<(), ParticipantError> {
+        let content = Content {
+            format: FORMAT,
+            kind: KIND.to_owned(),
+            shards,
+            cluster_id: Some(cluster_id.to_owned()),
+            journal_id: Some(format!("{journal_id:032x}")),
+            replica: Some(replica),
+        };
+        write(disk, dir, &content)
+    }
+
+    /// The shards of a directory, and which member of its groups it is, if it is of a replica of a participant.
+    pub(crate) fn peek(disk: &dyn Disk, dir: &Path) -> Result<(Vec<u16>, Membership), ParticipantError> {
+        let path = dir.join(FILE);
+        let foreign = |why: String| ParticipantError::Foreign { path: dir.to_owned(), why };
+        let bytes = read_all(disk, &path).map_err(ParticipantError::file(&path))?;
+        let bytes = bytes.ok_or_else(|| foreign(format!("it has no {FILE}")))?;
+        let content: Content = serde_json::from_slice(&bytes)
+            .map_err(|error| foreign(format!("{FILE} cannot be read ({error})")))?;
+        let replica = content.replica.ok_or_else(|| foreign("it was used without replication".into()))?;
+        Ok((content.shards, replica))
+    }
+
     /// Says which journal lies beside it; refuses another than before.
     pub(crate) fn confirm_journal(&self, journal_id: u128) -> Result<(), ParticipantError> {
         let text = format!("{journal_id:032x}");

@@ -22,6 +22,7 @@
 //! - `verify`: checkpoint and log, and the log alone, against the live state
 //! - `edge`: the gRPC services
 //! - [`ground`]: disk, views, clock and threads that it stands on; [`unbound`]: the same server on other ground
+//! - [`offline`]: backups of shards, and what is done with data while no server runs
 //! - [`stepped`]: all of it without sockets, threads, sled and clock, for simulations
 //!
 //! # To ensure correctness
@@ -40,6 +41,7 @@ mod failpoint;
 pub mod fuzzing;
 pub mod ground;
 mod identity;
+pub mod offline;
 mod owner;
 mod recovery;
 mod replicated;

@@ -104,6 +104,39 @@ impl Identity {
         Ok(identity)
     }
 
+    /// Of a replica that is restored: its life was drawn by whoever restores, since the other members must know it.
+    pub(crate) fn restore(
+        disk: &dyn Disk,
+        dir: &Path,
+        partition: u16,
+        cluster_id: &str,
+        replica: Membership,
+        journal_id: u128,
+    ) -> Result<(), CoordinatorError> {
+        let identity = Self {
+            format: FORMAT,
+            kind: KIND.into(),
+            partition,
+            cluster_id: cluster_id.to_owned(),
+            replica: Some(replica),
+            journal_id: Some(format!("{journal_id:032x}")),
+        };
+        identity.write(disk, dir)
+    }
+
+    /// The identity of a directory, if it is of a replica of a coordinator.
+    pub(crate) fn peek(disk: &dyn Disk, dir: &Path) -> Result<(Self, Membership), CoordinatorError> {
+        let path = dir.join("identity.json");
+        let foreign = |why: String| CoordinatorError::Foreign { path: dir.to_owned(), why };
+        let bytes = read_all(disk, &path)
+            .map_err(|source| CoordinatorError::File { path: path.clone(), source })?
+            .ok_or_else(|| foreign("it has no identity.json".into()))?;
+        let identity: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| foreign(format!("identity.json cannot be read ({error})")))?;
+        let replica = identity.replica.ok_or_else(|| foreign("it was used without replication".into()))?;
+        Ok((identity, replica))
+    }
+
     /// Says which journal lies beside it; refuses another than before.
     pub(crate) fn confirm_journal(
         &mut self,

@@ -19,7 +19,7 @@ mod snapshot;
 mod window;
 
 pub(crate) use checkpoint::Checkpoint;
-pub(crate) use identity::Identity;
+pub(crate) use identity::{Identity, Membership};
 pub(crate) use run::Run;
-pub(crate) use snapshot::{export, install, unfinished};
+pub(crate) use snapshot::{export, install, read as read_snapshot, unfinished, unpack};
 pub(crate) use window::{IdempotencyWindow, dir as runs_dir};

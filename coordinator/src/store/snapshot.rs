@@ -141,9 +141,8 @@ pub(crate) fn install(
     path: &Path,
     position: &[u8],
 ) -> io::Result<Checkpoint> {
-    let Sound { file, checkpoint, runs: (mut offset, end) } =
-        open(disk, path)?.ok_or_else(|| wrong("it is gone"))?;
-    if checkpoint.position != position {
+    let sound = open(disk, path)?.ok_or_else(|| wrong("it is gone"))?;
+    if sound.checkpoint.position != position {
         return Err(wrong("it is of another place in the log than its sender said"));
     }
     // Only what is sound gets the name that is looked for at a start.
@@ -152,20 +151,47 @@ pub(crate) fn install(
         disk.rename(path, &name)?;
         disk.sync_dir(data_dir)?;
     }
-    disk.create_dir_all(&runs_dir(data_dir))?;
-    for run in &checkpoint.runs {
-        if run.contains(['/', '\\']) || run.starts_with('.') {
-            return Err(wrong(format!("'{run}' is not the name of a run")));
-        }
-        let (from, to) = section(&*file, offset, end)?;
-        let mut bytes = vec![0; (to - from) as usize];
-        file.read_exact_at(&mut bytes, from)?;
-        durable_replace(disk, &runs_dir(data_dir).join(run), &bytes)?;
-        offset = to;
-    }
-    checkpoint.write(disk, data_dir)?;
+    sound.unpack_runs(disk, data_dir)?;
+    sound.checkpoint.write(disk, data_dir)?;
     disk.remove(&name)?;
     disk.sync_dir(data_dir)?;
+    Ok(sound.checkpoint)
+}
+
+impl Sound {
+    fn unpack_runs(&self, disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
+        let (mut offset, end) = self.runs;
+        disk.create_dir_all(&runs_dir(data_dir))?;
+        for run in &self.checkpoint.runs {
+            if run.contains(['/', '\\']) || run.starts_with('.') {
+                return Err(wrong(format!("'{run}' is not the name of a run")));
+            }
+            let (from, to) = section(&*self.file, offset, end)?;
+            let mut bytes = vec![0; (to - from) as usize];
+            self.file.read_exact_at(&mut bytes, from)?;
+            durable_replace(disk, &runs_dir(data_dir).join(run), &bytes)?;
+            offset = to;
+        }
+        Ok(())
+    }
+}
+
+/// The checkpoint of a snapshot that is sound; nothing is changed. Blocks.
+pub(crate) fn read(disk: &dyn Disk, path: &Path) -> io::Result<Checkpoint> {
+    Ok(open(disk, path)?.ok_or_else(|| wrong("it is not there"))?.checkpoint)
+}
+
+/// Puts the runs of a snapshot in a directory, and a checkpoint that was made of its own. Blocks.
+pub(crate) fn unpack(
+    disk: &dyn Disk,
+    data_dir: &Path,
+    path: &Path,
+    change: impl FnOnce(Checkpoint) -> io::Result<Checkpoint>,
+) -> io::Result<Checkpoint> {
+    let sound = open(disk, path)?.ok_or_else(|| wrong("it is not there"))?;
+    sound.unpack_runs(disk, data_dir)?;
+    let checkpoint = change(sound.checkpoint)?;
+    checkpoint.write(disk, data_dir)?;
     Ok(checkpoint)
 }
 

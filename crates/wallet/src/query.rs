@@ -174,6 +174,11 @@ impl Wallet {
         self.partitions.get(&partition).map(|state| state.epoch)
     }
 
+    /// The newest epoch of every coordinator partition that ever opened one here.
+    pub fn epochs(&self) -> impl Iterator<Item = (Partition, Epoch)> + '_ {
+        self.partitions.iter().map(|(&partition, state)| (partition, state.epoch))
+    }
+
     /// The newest time of an applied command.
     pub const fn time_ms(&self) -> Millis {
         self.time_ms

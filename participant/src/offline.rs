@@ -1,0 +1,311 @@
+//! Shards while no server runs: what a snapshot holds, a replica that is made of one, and one that is made of what a lost group left.
+//!
+//! **Invariant:** what is damaged is refused before anything is written; a directory is not read by a server before it is whole.
+//! Blocks.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use escrow_journal::storage::{Disk, OsDisk};
+use escrow_journal::{Group, Index, Journal, Options};
+use escrow_replica::restore::{FIRST_SEGMENT_BYTES, Place, Remainder, begin_log};
+use escrow_replica::{MemberId, Position, Replication};
+use escrow_types::{Digest, Epoch, Partition};
+use escrow_wallet::Wallet;
+
+use crate::config::Config;
+use crate::error::ParticipantError;
+use crate::ground::Views;
+use crate::identity::{Identity, Membership};
+use crate::recovery::{Shard, apply};
+use crate::snapshot;
+use crate::store::{MemoryView, Meta, Store, View};
+use crate::unbound;
+
+/// What a snapshot of a shard holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// The shard.
+    pub shard: u16,
+    /// The cluster that it is of, if that was known.
+    pub cluster_id: Option<String>,
+    /// Where in the log of its group it is of.
+    pub position: Position,
+    /// The digest of the state.
+    pub digest: Digest,
+    /// How many accounts it has.
+    pub accounts: u64,
+    /// How many reservations it has: of transactions that were unfinished.
+    pub reservations: u64,
+    /// The newest epoch of every coordinator partition that was ever seen there: the next one must be newer.
+    pub epochs: BTreeMap<Partition, Epoch>,
+}
+
+impl Content {
+    fn of(wallet: &Wallet, meta: &Meta, position: Position) -> Self {
+        Self {
+            shard: meta.shard,
+            cluster_id: meta.cluster_id.clone(),
+            position,
+            digest: wallet.digest(),
+            accounts: wallet.accounts_count() as u64,
+            reservations: wallet.reservations_held() as u64,
+            epochs: wallet.epochs().collect(),
+        }
+    }
+}
+
+fn wrong(path: &Path, why: impl std::fmt::Display) -> ParticipantError {
+    ParticipantError::Snapshot { path: path.to_owned(), why: why.to_string() }
+}
+
+/// Checks a snapshot, all of it, and says what it holds.
+pub fn inspect(path: &Path) -> Result<Content, ParticipantError> {
+    let disk = OsDisk::shared();
+    let mut records = opened(&*disk, path)?;
+    let (meta, mut failure) = (records.meta.clone(), None);
+    let rows = records.by_ref().map_while(|record| match record {
+        Ok((key, value)) => Some((key, value.unwrap_or_default())),
+        Err(error) => {
+            failure = Some(error);
+            None
+        }
+    });
+    let wallet = Wallet::from_view(rows);
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let wallet = wallet.map_err(|error| wrong(path, error))?;
+    let position = Position::decode(&meta.position).map_err(|error| wrong(path, error))?;
+    if position.index() != meta.applied {
+        let why = format!("it says entry {} in one place, and {} in another", meta.applied, position.index());
+        return Err(wrong(path, why));
+    }
+    Ok(Content::of(&wallet, &meta, position))
+}
+
+fn opened<'a>(disk: &dyn Disk, path: &'a Path) -> Result<snapshot::Snapshot<'a>, ParticipantError> {
+    snapshot::open(disk, path)?.ok_or_else(|| wrong(path, "it is not there"))
+}
+
+/// Makes the data directory of a replica whose state is that of a snapshot: of a new group, in a cluster that is given.
+pub fn restore(path: &Path, place: &Place) -> Result<(), ParticipantError> {
+    let disk = OsDisk::shared();
+    let mut records = opened(&*disk, path)?;
+    let (shard, applied) = (records.meta.shard, records.meta.applied);
+    let position = Position::decode(&records.meta.position).map_err(|error| wrong(path, error))?;
+    let position = position.with_members(&place.members)?;
+    let dir = &place.data_dir;
+    disk.create_dir_all(dir).map_err(ParticipantError::file(dir))?;
+    let cluster_id = Some(place.cluster_id.clone());
+    let meta = Meta { shard, applied, cluster_id: cluster_id.clone(), position: position.encode() };
+    let shard_dir = dir.join(format!("shard-{shard}"));
+    let cache_bytes = Config::default().sled_cache_bytes;
+    let (store, _) = Store::open(&shard_dir, shard, cluster_id.as_deref(), cache_bytes)?;
+    store.replace(&mut records, &meta)?;
+    let options = Options { segment_bytes: FIRST_SEGMENT_BYTES, ..Options::new(dir.join("journal")) };
+    let (journal, mut steps, opened) = Journal::open_stepped(Arc::clone(&disk), options, Index::FIRST)?;
+    begin_log(&journal, Group(shard), &position, place.term)?;
+    steps.write();
+    journal.check()?;
+    let me = Membership { number: place.me.number(), life: place.me.life() };
+    Identity::restore(&*disk, dir, vec![shard], &place.cluster_id, me, opened.journal_id)
+}
+
+/// What a stopped replica of a group has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// The shard.
+    pub shard: u16,
+    /// Which member it was.
+    pub me: MemberId,
+    /// The newest term that it knows.
+    pub term: u64,
+    /// Up to here it knows that its group had agreed.
+    pub committed: u64,
+    /// Where it is when all of its log is applied.
+    pub position: Position,
+}
+
+/// Says what the stopped replicas of a data directory have. Recovers it, as a start would; votes for nobody.
+pub fn examine(data_dir: &Path) -> Result<Vec<Left>, ParticipantError> {
+    with_left(data_dir, |mut left| {
+        let shards = std::mem::take(&mut left.shards);
+        shards.into_iter().map(|(number, mut shard)| left.apply_rest(number, &mut shard)).collect()
+    })
+}
+
+/// Writes a snapshot of what the stopped replica of a shard has: its checkpoint and all of its log, also what it did not know to be
+/// committed, as if it had been elected. The directory keeps what it has.
+pub fn salvage(data_dir: &Path, shard: u16, to: &Path) -> Result<Left, ParticipantError> {
+    with_left(data_dir, |mut left| {
+        let mut recovered = left.shards.remove(&shard).ok_or_else(|| ParticipantError::Foreign {
+            path: data_dir.to_owned(),
+            why: format!("it has no shard {shard}"),
+        })?;
+        let view = MemoryView::new(shard);
+        if let Ok(meta) = recovered.view.meta() {
+            let mut records = Vec::new();
+            recovered.view.export(&mut |key, value| {
+                records.push(Ok((key.to_vec(), Some(value.to_vec()))));
+                Ok(())
+            })?;
+            view.replace(&mut records.into_iter(), &meta)?;
+        }
+        let found = left.apply_rest(shard, &mut recovered)?;
+        let (applied, position) = (found.position.index(), found.position.encode());
+        let meta = Meta { shard, applied, cluster_id: left.cluster_id.clone(), position };
+        view.write(Some(&recovered.wallet.take_changes()), &meta)?;
+        snapshot::write(&*OsDisk::shared(), to, &view, &meta)?;
+        Ok(found)
+    })
+}
+
+/// A data directory that was left.
+struct LeftBehind {
+    me: MemberId,
+    cluster_id: Option<String>,
+    shards: BTreeMap<u16, Shard>,
+}
+
+impl LeftBehind {
+    fn apply_rest(&self, number: u16, shard: &mut Shard) -> Result<Left, ParticipantError> {
+        let recovery = shard.replica.as_mut().expect("only a replica is recovered here");
+        let Remainder { term, committed, entries } = recovery.log.remainder(&recovery.position);
+        for mut entry in entries {
+            recovery.position.advance(&mut entry);
+            if let Some(commands) = &entry.commands {
+                let index = entry.index();
+                apply(&mut shard.wallet, commands).map_err(|why| ParticipantError::Entry { index, why })?;
+            }
+        }
+        Ok(Left { shard: number, me: self.me, term, committed, position: recovery.position.clone() })
+    }
+}
+
+fn with_left<T>(
+    data_dir: &Path,
+    work: impl FnOnce(LeftBehind) -> Result<T, ParticipantError>,
+) -> Result<T, ParticipantError> {
+    let disk = OsDisk::shared();
+    let (shards, Membership { number, life }) = Identity::peek(&*disk, data_dir)?;
+    // A start would make a new one, and find out later.
+    let journal = data_dir.join("journal");
+    disk.list(&journal).map_err(ParticipantError::file(&journal))?;
+    let members = BTreeMap::from([(number, "http://127.0.0.1:1".to_owned())]);
+    let replication = Some(Replication::new(number, members, false));
+    let config = Config { data_dir: data_dir.to_owned(), shards, replication, ..Config::default() };
+    let (_lock, identity, recovered) = unbound::open_on(&config, &disk, &Views::Sled)?;
+    let (me, cluster_id) = (MemberId::another(number, life), identity.cluster_id());
+    work(LeftBehind { me, cluster_id, shards: recovered.shards })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use escrow_proto::v1;
+    use escrow_replica::Member;
+    use escrow_types::{AccountId, Currency};
+    use escrow_wallet::command::Hello;
+    use escrow_wallet::{Command, OpenAccount, Overdraft};
+    use prost::Message as _;
+
+    const SHARD: u16 = 3;
+    const CLUSTER: &str = "0123456789abcdef0123456789abcdef";
+
+    fn wallet() -> Wallet {
+        let mut wallet = Wallet::default();
+        let ids = ["alice", "bob"].map(|id| AccountId::new(id).unwrap());
+        let rows = ids.map(|id| OpenAccount { id, currency: Currency::USD, overdraft: Overdraft::Forbidden });
+        wallet.apply(5, &Command::OpenAccounts(rows.to_vec()));
+        let hello = Hello { partition: Partition(0), epoch: Epoch(7), unfinished: Vec::new() };
+        wallet.apply(6, &Command::Hello(hello));
+        wallet
+    }
+
+    /// A position at entry 9, of term 4.
+    fn position() -> Position {
+        let last = Some(v1::LogId { term: 4, index: 8 });
+        let message = v1::Position { last, sequence_term: 4, sequence: 2, ..v1::Position::default() };
+        Position::decode(&message.encode_to_vec()).unwrap()
+    }
+
+    fn snapshot_in(dir: &Path) -> std::path::PathBuf {
+        let path = dir.join("shard-3.snapshot");
+        let meta =
+            Meta { shard: SHARD, applied: 9, cluster_id: Some("old".into()), position: position().encode() };
+        let view = MemoryView::new(SHARD);
+        view.write(Some(&wallet().take_changes()), &meta).unwrap();
+        snapshot::write(&*OsDisk::shared(), &path, &view, &meta).unwrap();
+        path
+    }
+
+    fn place(data_dir: &Path) -> Place {
+        let member = |number| Member { id: MemberId::another(number, 70 + number), endpoint: String::new() };
+        let members: Vec<Member> = (1..=3).map(member).collect();
+        let (data_dir, cluster_id) = (data_dir.to_owned(), CLUSTER.to_owned());
+        Place { data_dir, cluster_id, me: members[1].id, members, term: 12 }
+    }
+
+    #[test]
+    fn what_is_restored_is_what_was_backed_up_with_other_members() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = snapshot_in(dir.path());
+        let content = inspect(&path).unwrap();
+        assert_eq!((content.shard, content.cluster_id.as_deref()), (SHARD, Some("old")));
+        assert_eq!((content.position.index(), content.position.term()), (9, 4));
+        assert_eq!((content.accounts, content.reservations), (2, 0));
+        assert_eq!(content.epochs, BTreeMap::from([(Partition(0), Epoch(7))]));
+        assert_eq!(content.digest, wallet().digest());
+
+        let place = place(&dir.path().join("new"));
+        restore(&path, &place).unwrap();
+        let left = examine(&place.data_dir).unwrap();
+        let [left] = left.as_slice() else { panic!("{left:?}") };
+        assert_eq!((left.shard, left.me, left.term, left.committed), (SHARD, place.me, 12, 9));
+        assert_eq!((left.position.index(), left.position.term()), (9, 4));
+        assert_eq!(left.position.voters(), place.members.iter().map(|member| member.id).collect());
+
+        // And what is salvaged of it is the same again.
+        let again = dir.path().join("again.snapshot");
+        assert_eq!(salvage(&place.data_dir, SHARD, &again).unwrap(), *left);
+        let salvaged = inspect(&again).unwrap();
+        assert_eq!((salvaged.digest, salvaged.cluster_id.as_deref()), (content.digest, Some(CLUSTER)));
+        assert!(salvage(&place.data_dir, 4, &again).unwrap_err().to_string().contains("no shard 4"));
+    }
+
+    #[test]
+    fn what_is_damaged_is_refused_and_makes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = snapshot_in(dir.path());
+        let whole = std::fs::read(&path).unwrap();
+        let new = dir.path().join("new");
+        for at in (0..whole.len()).step_by(7) {
+            let mut altered = whole.clone();
+            altered[at] ^= 0x10;
+            std::fs::write(&path, &altered).unwrap();
+            assert!(inspect(&path).is_err(), "byte {at}");
+            assert!(restore(&path, &place(&new)).is_err(), "byte {at}");
+            std::fs::write(&path, &whole[..at]).unwrap();
+            assert!(inspect(&path).is_err(), "cut at {at}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(restore(&path, &place(&new)).unwrap_err().to_string().contains("it is not there"));
+        assert!(!new.exists());
+    }
+
+    #[test]
+    fn what_is_no_replica_is_not_salvaged() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(examine(dir.path()).unwrap_err().to_string().contains("no identity.json"));
+        let identity = Identity::open(OsDisk::shared(), dir.path(), &[SHARD], None).unwrap();
+        drop(identity);
+        assert!(examine(dir.path()).unwrap_err().to_string().contains("without replication"));
+        let place = place(&dir.path().join("new"));
+        restore(&snapshot_in(dir.path()), &place).unwrap();
+        std::fs::remove_dir_all(place.data_dir.join("journal")).unwrap();
+        assert!(examine(&place.data_dir).unwrap_err().to_string().contains("journal"));
+        assert!(!place.data_dir.join("journal").exists(), "nothing is made in its place");
+    }
+}
