@@ -118,6 +118,15 @@ impl ReplicaService for Process {
         shard.change(request.into_inner().change.unwrap());
         Ok(Response::new(v1::ChangeGroupResponse { replica: Some(shard.replica(self.id)) }))
     }
+
+    type ExportGroupStream = tokio_stream::Empty<Result<v1::ExportGroupResponse, Status>>;
+
+    async fn export_group(
+        &self,
+        _: Request<v1::ExportGroupRequest>,
+    ) -> Result<Response<Self::ExportGroupStream>, Status> {
+        Err(Status::unimplemented("nobody makes a backup"))
+    }
 }
 
 /// A shard of three processes, of which the second leads.
