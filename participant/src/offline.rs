@@ -11,7 +11,7 @@ use escrow_journal::storage::{Disk, OsDisk};
 use escrow_journal::{Group, Index, Journal, Options};
 use escrow_replica::restore::{FIRST_SEGMENT_BYTES, Place, Remainder, begin_log};
 use escrow_replica::{MemberId, Position, Replication};
-use escrow_types::{Digest, Epoch, Partition};
+use escrow_types::{AccountId, Digest, Epoch, Partition, Slot};
 use escrow_wallet::Wallet;
 
 use crate::config::Config;
@@ -36,6 +36,8 @@ pub struct Content {
     pub digest: Digest,
     /// How many accounts it has.
     pub accounts: u64,
+    /// One account of every slot of which it has any.
+    pub slots: BTreeMap<Slot, AccountId>,
     /// How many reservations it has: of transactions that were unfinished.
     pub reservations: u64,
     /// The newest epoch of every coordinator partition that was ever seen there: the next one must be newer.
@@ -50,6 +52,7 @@ impl Content {
             position,
             digest: wallet.digest(),
             accounts: wallet.accounts_count() as u64,
+            slots: wallet.account_ids().map(|id| (Slot::of(id.key()), id.clone())).collect(),
             reservations: wallet.reservations_held() as u64,
             epochs: wallet.epochs().collect(),
         }
@@ -206,7 +209,7 @@ mod tests {
     use super::*;
     use escrow_proto::v1;
     use escrow_replica::Member;
-    use escrow_types::{AccountId, Currency};
+    use escrow_types::Currency;
     use escrow_wallet::command::Hello;
     use escrow_wallet::{Command, OpenAccount, Overdraft};
     use prost::Message as _;
@@ -256,6 +259,8 @@ mod tests {
         assert_eq!((content.shard, content.cluster_id.as_deref()), (SHARD, Some("old")));
         assert_eq!((content.position.index(), content.position.term()), (9, 4));
         assert_eq!((content.accounts, content.reservations), (2, 0));
+        let ids: Vec<&str> = content.slots.values().map(AccountId::as_str).collect();
+        assert!(ids.len() == 2 && ids.contains(&"alice") && ids.contains(&"bob"), "{:?}", content.slots);
         assert_eq!(content.epochs, BTreeMap::from([(Partition(0), Epoch(7))]));
         assert_eq!(content.digest, wallet().digest());
 

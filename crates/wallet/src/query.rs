@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound::{Included, Unbounded};
 
-use escrow_types::{AccountKey, Amount, Currency, Epoch, Millis, Partition, Xid};
+use escrow_types::{AccountId, AccountKey, Amount, Currency, Epoch, Millis, Partition, Xid};
 
 use crate::accounts::Account;
 use crate::balances::Overdraft;
@@ -77,6 +77,11 @@ impl Wallet {
         let end = start.saturating_add(limit).min(rows.len());
         let page = rows[start..end].iter().map(|account| self.account_view(account)).collect();
         (page, (end < rows.len()).then_some(end as u32))
+    }
+
+    /// The ids of all accounts, in the order of their opening.
+    pub fn account_ids(&self) -> impl Iterator<Item = &AccountId> + '_ {
+        self.ledger.accounts.rows().iter().map(|account| &account.id)
     }
 
     fn account_view(&self, account: &Account) -> AccountView {
