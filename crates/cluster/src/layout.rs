@@ -15,6 +15,8 @@ use crate::spec::{NodeId, Spec};
 const LOCK: &str = "LOCK";
 const TOPOLOGY: &str = "topology.json";
 const MANIFEST: &str = "cluster.json";
+/// There while a data directory is being filled from a backup: half of it must not be started.
+const RESTORING: &str = "restoring";
 
 /// `cluster.json`: where the processes are, kept current over restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +131,12 @@ impl DataDir {
             let _ = lock.read_to_string(&mut text);
             return Err(ClusterError::DataDirInUse { path: root.clone(), pid: text.trim().parse().ok() });
         }
+        if root.join(RESTORING).exists() {
+            return Err(ClusterError::Invalid(format!(
+                "{} was being filled from a backup when that was broken off: remove it, and restore again",
+                root.display()
+            )));
+        }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(at(&path))?;
         let topology = match read_json::<Topology>(&root.join(TOPOLOGY))? {
             Some(found) => found,
@@ -195,6 +203,91 @@ impl Topology {
         write_json(root, TOPOLOGY, &topology)?;
         Ok(topology)
     }
+}
+
+/// A data directory that is being filled from a backup. Dropping it takes away what was made of it.
+#[derive(Debug)]
+pub struct Restoring {
+    path: PathBuf,
+    made: Vec<PathBuf>,
+    is_finished: bool,
+}
+
+impl Restoring {
+    /// Begins with a directory that is empty, or not there yet.
+    pub fn begin(data_dir: &Path) -> Result<Self, ClusterError> {
+        fs::create_dir_all(data_dir).map_err(at(data_dir))?;
+        let stranger = fs::read_dir(data_dir).map_err(at(data_dir))?.next().transpose();
+        if let Some(stranger) = stranger.map_err(at(data_dir))? {
+            return Err(ClusterError::Invalid(format!(
+                "{} is not empty: it holds '{}'",
+                data_dir.display(),
+                stranger.file_name().to_string_lossy()
+            )));
+        }
+        let marker = data_dir.join(RESTORING);
+        File::create_new(&marker).map_err(at(&marker))?;
+        // Before anything else is there.
+        let parent = data_dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        for dir in [data_dir, parent.unwrap_or(Path::new("."))] {
+            sync_dir(dir).map_err(at(dir))?;
+        }
+        Ok(Self { path: data_dir.to_owned(), made: Vec::new(), is_finished: false })
+    }
+
+    /// The data directory of a process, to be made now.
+    pub fn node_dir(&mut self, name: &str) -> PathBuf {
+        let dir = self.path.join(name);
+        self.made.push(dir.clone());
+        dir
+    }
+
+    /// Everything is there, for servers that are started one by one.
+    pub fn finish(mut self) -> Result<(), ClusterError> {
+        let marker = self.path.join(RESTORING);
+        sync_dir(&self.path).map_err(at(&self.path))?;
+        fs::remove_file(&marker).map_err(at(&marker))?;
+        self.is_finished = true;
+        sync_dir(&self.path).map_err(at(&self.path))
+    }
+
+    /// Everything is there: `escrow up` finds a cluster of this size. Its groups are there already, so that none is founded again.
+    pub fn finish_for_up(self, spec: &Spec, cluster_id: &str) -> Result<(), ClusterError> {
+        let topology = Topology {
+            coordinators: spec.coordinators,
+            participants: spec.participants,
+            replicas: spec.replicas,
+            cluster_id: cluster_id.to_owned(),
+            founded: true,
+            ports: BTreeMap::new(),
+        };
+        write_json(&self.path, TOPOLOGY, &topology)?;
+        self.finish()
+    }
+}
+
+impl Drop for Restoring {
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        // What cannot be removed stays with the mark that it is no cluster.
+        let removed = self.made.iter().filter(|dir| dir.exists()).try_for_each(fs::remove_dir_all);
+        if removed.is_ok() {
+            let _ = fs::remove_file(self.path.join(TOPOLOGY));
+            let _ = fs::remove_file(self.path.join(RESTORING));
+        }
+    }
+}
+
+fn sync_dir(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// How many coordinators, participants and replicas a data directory was made with; `None` if it is none of `escrow up`.
+pub fn size_of(data_dir: &Path) -> Result<Option<(u16, u16, u16)>, ClusterError> {
+    let topology = read_json::<Topology>(&data_dir.join(TOPOLOGY))?;
+    Ok(topology.map(|topology| (topology.coordinators, topology.participants, topology.replicas)))
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ClusterError> {
@@ -330,5 +423,32 @@ mod tests {
         assert_eq!(manifest.participant_endpoints(), ["http://127.0.0.1:5", "http://127.0.0.1:6"]);
         let value = serde_json::to_value(&manifest).unwrap();
         assert_eq!(value["coordinators"][1]["replica"], 2);
+    }
+
+    #[test]
+    fn a_directory_is_filled_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, spec) = (directory.path().join("new"), Spec { replicas: 3, ..spec(directory.path()) });
+        let spec = Spec { data_dir: root.clone(), ..spec };
+        let mut restoring = Restoring::begin(&root).unwrap();
+        let error = Restoring::begin(&root).unwrap_err().to_string();
+        assert!(error.contains("is not empty: it holds 'restoring'"), "{error}");
+        fs::create_dir(restoring.node_dir("participant-0.1")).unwrap();
+        let error = DataDir::open(&spec).unwrap_err().to_string();
+        assert!(error.contains("remove it, and restore again"), "{error}");
+        fs::remove_dir_all(root.join("logs")).unwrap();
+        fs::remove_file(root.join(LOCK)).unwrap();
+        drop(restoring);
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "nothing is left of it");
+
+        let mut restoring = Restoring::begin(&root).unwrap();
+        fs::create_dir(restoring.node_dir("participant-0.1")).unwrap();
+        restoring.finish_for_up(&spec, "0123456789abcdef0123456789abcdef").unwrap();
+        assert!(root.join("participant-0.1").is_dir());
+        assert_eq!(size_of(&root).unwrap(), Some((1, 2, 3)));
+        let held = DataDir::open(&spec).unwrap();
+        assert!(held.is_founded(), "a member whose disk is lost must not found a group");
+        assert_eq!(held.cluster_id(), "0123456789abcdef0123456789abcdef");
+        assert_eq!(size_of(directory.path()).unwrap(), None);
     }
 }

@@ -5,6 +5,7 @@
 //! LOCK               held (flock) while a supervisor runs; holds its pid
 //! topology.json      how many coordinators, participants and replicas: accounts are dealt out over them, so it cannot change;
 //!                    with replicas also whether their groups are there, and which free ports were picked
+//! restoring          there while it is filled from a backup: half a cluster is never started
 //! cluster.json       while it runs: ids, pids, endpoints; replaced whole, so that readers never see half of it
 //! coordinator-N/     data of a coordinator; of a replica coordinator-N.R/
 //! participant-N/     data of a participant; of a replica participant-N.R/
@@ -38,6 +39,6 @@ mod supervisor;
 pub use error::ClusterError;
 pub use escrow_replica::GroupId;
 pub use health::wait_serving;
-pub use layout::{Manifest, ManifestEntry};
+pub use layout::{Manifest, ManifestEntry, Restoring, size_of};
 pub use spec::{NodeId, Restart, Role, Spec, check_replicas};
 pub use supervisor::{Cluster, Event};

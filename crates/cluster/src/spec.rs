@@ -187,7 +187,8 @@ impl Spec {
         self.replicas > 1
     }
 
-    pub(crate) fn check(&self) -> Result<(), ClusterError> {
+    /// Refuses what makes no cluster.
+    pub fn check(&self) -> Result<(), ClusterError> {
         if !(1..=10).contains(&self.coordinators) {
             return Err(ClusterError::Invalid("--coordinators takes 1 to 10".to_owned()));
         }
