@@ -79,7 +79,13 @@ impl World {
 
     /// A cluster as `change` wants it. Segments are small, so that starting is quick and logs are trimmed soon.
     pub async fn with(change: impl FnOnce(&mut Spec)) -> Self {
-        let dir = scratch();
+        let world = Self::over(scratch(), change).await;
+        world.open([(&id(TREASURY), Overdraft::Unlimited)]).await;
+        world
+    }
+
+    /// A cluster over what is in a directory.
+    pub async fn over(dir: TempDir, change: impl FnOnce(&mut Spec)) -> Self {
         let mut spec = Spec::new(dir.path()).expect("a test knows its own program");
         spec.executable = binary();
         spec.restart = Restart::Never;
@@ -90,9 +96,35 @@ impl World {
             Cluster::start(spec).await.unwrap_or_else(|error| panic!("the cluster does not start: {error}"));
         let client =
             Client::connect(cluster.coordinator_endpoints(), options()).expect("endpoints are endpoints");
-        let world = Self { cluster, client, dir: Some(dir) };
-        world.open([(&id(TREASURY), Overdraft::Unlimited)]).await;
-        world
+        Self { cluster, client, dir: Some(dir) }
+    }
+
+    /// Where its data is.
+    pub fn data_dir(&self) -> &Path {
+        &self.cluster.spec().data_dir
+    }
+
+    /// Waits until every replica votes, has applied what its leader has, and holds the same state.
+    pub async fn whole(&self) {
+        /// A group has all its replicas again by then, on a machine that has other things to do.
+        const WITHIN: Duration = Duration::from_secs(60);
+        let groups: Vec<GroupId> = self.cluster.spec().groups().collect();
+        for group in groups {
+            until(&format!("{group} has all its replicas"), WITHIN, async || {
+                let mut seen = Vec::new();
+                for node in self.cluster.spec().replicas_of(group) {
+                    let replica = self.replica(node).await.map_err(|why| vec![format!("{node}: {why}")])?;
+                    let voters = replica.members.iter().filter(|member| member.voter);
+                    let voters: Vec<u64> =
+                        voters.filter_map(|member| Some(member.member.as_ref()?.id)).collect();
+                    seen.push((voters.contains(&replica.id), voters, replica.applied, replica.digest));
+                }
+                let all_vote = seen.iter().all(|(votes, voters, ..)| *votes && voters.len() == seen.len());
+                let is_whole = all_vote && seen.iter().all(|other| *other == seen[0]);
+                holds(is_whole, seen.iter().map(|seen| format!("{seen:?}")).collect::<Vec<_>>())
+            })
+            .await;
+        }
     }
 
     /// How many participants there are.

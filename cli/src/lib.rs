@@ -8,6 +8,7 @@
 //! - [`commands`]: one file a command or group of commands
 //! - [`bench`](mod@bench): the load generator
 //! - [`config`]: configuration of the servers: flag, environment, file, default
+//! - [`backup`]: what a backup of a cluster is on disk
 //! - [`cluster_file`]: one file for all servers of a cluster on several machines
 //! - [`output`]: tables for people, JSON for machines: the only module that prints
 //! - [`exit`]: exit codes, and errors with their codes
@@ -17,6 +18,7 @@
 //! the servers too.
 
 pub mod args;
+pub mod backup;
 pub mod bench;
 pub mod cluster_file;
 pub mod commands;

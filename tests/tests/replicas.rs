@@ -32,26 +32,6 @@ async fn world() -> (World, AccountId, AccountId) {
     (world, alice, bob)
 }
 
-/// Waits until every replica votes, has applied what its leader has, and holds the same state.
-async fn whole(world: &World) {
-    let groups: Vec<GroupId> = world.cluster.spec().groups().collect();
-    for group in groups {
-        until(&format!("{group} has all its replicas"), WHOLE_WITHIN, async || {
-            let mut seen = Vec::new();
-            for node in world.cluster.spec().replicas_of(group) {
-                let replica = world.replica(node).await.map_err(|why| vec![format!("{node}: {why}")])?;
-                let voters = replica.members.iter().filter(|member| member.voter);
-                let voters: Vec<u64> = voters.filter_map(|member| Some(member.member.as_ref()?.id)).collect();
-                seen.push((voters.contains(&replica.id), voters, replica.applied, replica.digest));
-            }
-            let all_vote = seen.iter().all(|(votes, voters, ..)| *votes && voters.len() == seen.len());
-            let is_whole = all_vote && seen.iter().all(|other| *other == seen[0]);
-            holds(is_whole, seen.iter().map(|seen| format!("{seen:?}")).collect::<Vec<_>>())
-        })
-        .await;
-    }
-}
-
 /// Asks one process once.
 fn impatient() -> Options {
     let within = Duration::from_secs(2);
@@ -94,7 +74,7 @@ async fn a_leader_that_dies_at_any_point_of_a_transfer_is_succeeded_and_the_tran
         world.cluster.kill(node).await.expect("it is dead");
         world.restart(node).await;
     }
-    whole(&world).await;
+    world.whole().await;
     world.sound().await;
 }
 
@@ -210,7 +190,7 @@ async fn a_follower_that_lost_its_disk_comes_back_as_another_member() {
         std::fs::remove_dir_all(world.cluster.spec().node_dir(node)).expect("its data can be removed");
         assert_eq!(world.transfer(&alice, &bob, 1).await.state, State::Confirmed, "two of three are enough");
         world.restart(node).await;
-        whole(&world).await;
+        world.whole().await;
         let after = world.replica(node).await.expect("it answers");
         assert_ne!(
             after.id, before,
@@ -245,7 +225,7 @@ async fn a_member_is_taken_out_and_another_taken_in_while_transfers_go_on() {
         let new = Member { id: world.member(node).await, endpoint: world.cluster.endpoint(node) };
         assert_ne!(new.id, old);
         world.change_group(group, Change::Add(new)).await.expect("it is taken in");
-        whole(&world).await;
+        world.whole().await;
     }
     assert_eq!(world.transfer(&alice, &bob, 1).await.state, State::Confirmed);
     world.settled().await;
@@ -311,7 +291,7 @@ async fn without_a_quorum_nothing_is_accepted_or_read_and_with_it_everything_goe
         made += i64::from(state == State::Confirmed);
     }
     assert_eq!(world.posted(&bob).await, FUNDS.cast_signed() + made, "what was refused was not made");
-    whole(&world).await;
+    world.whole().await;
     world.sound().await;
 }
 
@@ -343,7 +323,7 @@ async fn a_rolling_restart_fails_no_transfer() {
     }
     world.settled().await;
     assert_eq!(world.posted(&bob).await, FUNDS.cast_signed());
-    whole(&world).await;
+    world.whole().await;
     world.sound().await;
 }
 
@@ -398,6 +378,6 @@ async fn a_leader_that_was_paused_answers_nothing_out_of_its_past() {
         let _ = world.client.cancel(tx(&format!("booking-{number}")).as_str(), Wait::Completed).await;
     }
     world.settled().await;
-    whole(&world).await;
+    world.whole().await;
     world.sound().await;
 }

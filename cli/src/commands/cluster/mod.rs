@@ -4,12 +4,17 @@
 //! - `status`: that as a table and as a document
 //! - `change`: what the leader of a group is asked to do
 //! - `init`: a cluster file for several machines
+//! - `backup`, `restore`: all groups of one moment, and a new cluster of that; `salvage`: the same of disks that are left
 
+mod backup;
 mod change;
 mod init;
+mod restore;
+mod salvage;
 mod status;
 mod survey;
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -21,7 +26,7 @@ use escrow_replica::{GroupId, MemberId};
 use self::survey::Processes;
 use crate::config::parse_numbered_url;
 use crate::exit::{Exit, Failure, with_exit_codes};
-use crate::output::Output;
+use crate::output::{Output, printable};
 use crate::time::parse_duration;
 
 /// What is done about the replicas of a cluster.
@@ -94,6 +99,40 @@ Replicas of a group are on different hosts. On each host, every server of it is 
   escrow participant --cluster-file cluster.toml --node participant-0.1
 for the first time with --found, and never with it again.")]
     Init(init::Args),
+    /// Make a backup of the whole cluster while it runs: new transactions wait for a moment
+    #[command(after_help = with_exit_codes!("Examples:
+  escrow cluster backup /backup/2026-11-22
+  escrow cluster backup /backup/2026-11-22 --data-dir ./escrow-data --drain-timeout 2m
+  escrow cluster backup /backup/2026-11-22 --cluster-file cluster.toml -o json
+
+New transactions are refused (PAUSED) until those that run have ended and every group has
+written its state to a file; then they are let in, and the files are fetched. They are let in
+again also when it fails or is stopped with Ctrl-C. Only kill -9 leaves the cluster paused:
+escrow operator resume. Reserved transactions that wait for their callers hold a backup up:
+those that do are named."))]
+    Backup(backup::Args),
+    /// Make the data directories of a new cluster of a backup
+    #[command(after_help = with_exit_codes!("Examples:
+  escrow cluster restore /backup/2026-11-22 --data-dir ./restored
+  escrow up --data-dir ./restored --replicas 3 --base-port 8400
+  escrow cluster restore /backup/2026-11-22 --data-dir ./restored --cluster-file new-cluster.toml
+
+The new cluster has an id and members of its own, so it can run beside the old one, and nothing
+of it is taken for the old one's. Transaction ids of before the backup are known there. What was
+acknowledged after the backup is not. External participants are not part of a backup: stop the
+old cluster for good before the new one is given the same ones."))]
+    Restore(restore::Args),
+    /// Make a backup of a stopped cluster of the disks that are left
+    #[command(after_help = with_exit_codes!("Examples:
+  escrow cluster salvage ./escrow-data --to /backup/salvaged
+  escrow cluster salvage /disks/*/participant-* /disks/*/coordinator-* \\
+      --cluster-file cluster.toml --to /backup/salvaged --accept-loss
+
+For a cluster of which a group has lost more than half of its disks for good. Stop all servers
+first, and give every directory that is left, of all groups. Of each group the replica that is
+furthest is taken, with all of its log. Where more than half of a group is there, nothing that
+was acknowledged is lost. Then: escrow cluster restore, escrow up, escrow verify."))]
+    Salvage(salvage::Args),
     /// Let another replica lead its group
     #[command(after_help = with_exit_codes!("Examples:
   escrow cluster lead --group shard-0
@@ -124,6 +163,9 @@ pub(super) async fn run(command: Command, output: &Output) -> Result<Exit, Failu
     let member = |(id, endpoint): (MemberId, String)| Member { id: id.get(), endpoint };
     let (subject, change) = match command {
         Command::Init(args) => return init::run(args, output),
+        Command::Backup(args) => return backup::run(&args, output).await,
+        Command::Restore(args) => return restore::run(&args, output),
+        Command::Salvage(args) => return salvage::run(&args, output),
         Command::Status { processes } => return status::run(&processes, output).await,
         Command::Add { member: new, subject } => (subject, Change::Add(member(new))),
         Command::Remove { member, subject } => (subject, Change::Remove(member.get())),
@@ -133,4 +175,10 @@ pub(super) async fn run(command: Command, output: &Output) -> Result<Exit, Failu
         Command::Lead { to, subject } => (subject, Change::Lead(to.map_or(0, MemberId::get))),
     };
     change::run(&subject, change, output).await
+}
+
+/// Tells people on stderr how far it is.
+fn tell(text: &str) {
+    // Nobody may be reading; it goes on.
+    let _ = writeln!(std::io::stderr(), "{}", printable(text));
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use escrow_client::{Client, Options, RetryPolicy};
 use escrow_cluster::{Manifest, groups};
+use escrow_coordinator::config::Slots;
 use escrow_proto::v1;
 use escrow_replica::{GroupId, MemberId};
 
@@ -53,6 +54,11 @@ pub(super) struct Group<'a> {
 }
 
 impl Processes {
+    /// Which shard holds which accounts, if a cluster file says so.
+    pub(super) fn slots(&self) -> Result<Option<Slots>, Failure> {
+        self.cluster_file.as_deref().map(|path| Ok(ClusterFile::load(path)?.slots)).transpose()
+    }
+
     /// Asks every process that can be found. An error if none answers.
     pub(super) async fn survey(&self) -> Result<Survey, Failure> {
         let mut survey = Survey::default();
