@@ -82,12 +82,12 @@ impl Reached {
     }
 }
 
-/// What may wait in a mailbox.
-pub(super) struct Bounds {
-    pub(super) commands_max: usize,
-    pub(super) bytes_max: usize,
+/// How much may wait in a mailbox, at most.
+pub(super) struct Limits {
+    pub(super) commands: usize,
+    pub(super) bytes: usize,
     /// Of an entry.
-    pub(super) payload_bytes_max: usize,
+    pub(super) payload_bytes: usize,
 }
 
 /// What a read may lack: see the message of this name.
@@ -110,15 +110,15 @@ pub(crate) struct Seen {
 impl Handle {
     pub(super) fn new(
         shard: u16,
-        Bounds { commands_max, bytes_max, payload_bytes_max }: Bounds,
+        limits: &Limits,
         group: Option<(Replica, watch::Receiver<Serving>)>,
         reached: Reached,
     ) -> (Self, mpsc::Receiver<Job>) {
-        let (jobs, receiver) = mpsc::channel(commands_max);
-        let units_max = u32::try_from(bytes_max / UNIT_BYTES).unwrap_or(u32::MAX).max(1);
+        let (jobs, receiver) = mpsc::channel(limits.commands);
+        let units_max = u32::try_from(limits.bytes / UNIT_BYTES).unwrap_or(u32::MAX).max(1);
         let permits = Arc::new(Semaphore::new(units_max as usize));
         // What is left of an entry beside its header, with room to spare.
-        let command_bytes_max = payload_bytes_max.saturating_sub(64);
+        let command_bytes_max = limits.payload_bytes.saturating_sub(64);
         (Self { shard, jobs, permits, units_max, command_bytes_max, group, reached }, receiver)
     }
 

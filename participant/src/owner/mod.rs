@@ -25,8 +25,8 @@ use tokio::time::{Instant, sleep};
 use crate::checkpoint::{Checkpointer, Done};
 use crate::error::ParticipantError;
 use crate::failpoint;
-use mailbox::{Bounds, Job};
 pub(crate) use mailbox::{Handle, Reached, ReadBounds, Refused, Seen, Submission, View};
+use mailbox::{Job, Limits};
 pub(crate) use seat::Seat;
 
 /// Jobs taken in one turn.
@@ -132,8 +132,8 @@ impl Owner {
         let payload_bytes_max = start.journal.payload_bytes_max() - wrapping;
         let group = seat.as_ref().map(|seat| (seat.replica.clone(), seat.serving()));
         let reached = Reached::new(start.applied);
-        let bounds = Bounds { commands_max, bytes_max, payload_bytes_max };
-        let (handle, jobs) = Handle::new(start.shard, bounds, group, reached.clone());
+        let limits = Limits { commands: commands_max, bytes: bytes_max, payload_bytes: payload_bytes_max };
+        let (handle, jobs) = Handle::new(start.shard, &limits, group, reached.clone());
         let owner = Self {
             seat,
             reads: Vec::new(),
