@@ -154,9 +154,14 @@ async fn followers_answer_reads_with_bounds_and_show_what_was_written_before() {
         assert!(seen.age_ms.is_some_and(|age| (1..=5_000).contains(&age)), "{seen:?}");
         assert!(posted(&seen) <= FUNDS.cast_signed() + 20);
     }
-    let nonsense = Some(report::ReadBounds { age_max_ms: 0, position: "there".to_owned() });
-    let refused = read_at(&world, followers[0], &bob, nonsense).await.expect_err("that is no position");
-    assert_eq!(reason_of(&refused), Some(Reason::InvalidArgument));
+    for nonsense in ["there", "1@18446744073709551615"] {
+        let bounds = ReadBounds { position: nonsense.to_owned(), ..ReadBounds::default() };
+        let refused = world.client.get_account_within(&bob, &bounds).await.expect_err(nonsense);
+        assert!(
+            matches!(&refused, ClientError::Refused { reason: Reason::InvalidArgument, .. }),
+            "{nonsense}: {refused:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -156,7 +156,8 @@ impl Owner {
                 | Reason::ShuttingDown
                 | Reason::TransactionIdExpired
         );
-        let is_sure = |seat: &Seat| seat.replica.is_surely_leading();
+        // In the term of which its memory is: meanwhile it may have been deposed and chosen again.
+        let is_sure = |seat: &Seat| seat.leads.is_some() && seat.replica.surely_leads_in() == seat.leads;
         if as_if_new && !self.seat.as_ref().is_none_or(is_sure) { Reason::NotLeader } else { reason }
     }
 

@@ -7,7 +7,7 @@
 //!
 //! **Invariant:** a leader that is not sure to lead vouches for nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -34,8 +34,10 @@ pub(crate) struct Lead(Arc<Known>);
 struct Known {
     /// Set once Raft runs.
     lease: OnceLock<Lease>,
-    /// The newest term in which another was asked to take over.
-    offered: AtomicU64,
+    /// The newest term that is not sure any more: another was asked to take over, or was heard of or voted for in a newer one.
+    given_up: AtomicU64,
+    /// Others are being asked to take over.
+    offering: AtomicUsize,
     /// Index of the newest committed entry of which the owner was told: nobody else was told of more.
     told: AtomicU64,
     /// And its term.
@@ -49,9 +51,15 @@ impl Lead {
         assert!(self.0.lease.set(Lease { metrics, lasts }).is_ok(), "Raft is started once");
     }
 
-    /// Another is asked to take over: it may lead at any moment, whatever the lease.
-    pub(crate) fn offer(&self, term: u64) {
-        self.0.offered.fetch_max(term, Ordering::AcqRel);
+    /// In this term and those before it this replica is not sure to lead any more, whatever the lease. Said before anybody can act on it.
+    pub(crate) fn give_up(&self, term: u64) {
+        self.0.given_up.fetch_max(term, Ordering::AcqRel);
+    }
+
+    /// Another is being asked to take over, in whatever term: it may lead at any moment.
+    pub(crate) fn offer(&self) -> Offering {
+        self.0.offering.fetch_add(1, Ordering::AcqRel);
+        Offering(self.clone())
     }
 
     /// The owner is about to be told of a committed entry.
@@ -64,13 +72,18 @@ impl Lead {
     pub(crate) fn sure_term(&self) -> Option<u64> {
         let Lease { metrics, lasts } = self.0.lease.get()?;
         let metrics = metrics.borrow_watched();
-        if metrics.state != ServerState::Leader
-            || metrics.current_term <= self.0.offered.load(Ordering::Acquire)
+        let voters = Replica::voters(&metrics);
+        // A leader that was removed is succeeded without a word to us.
+        if metrics.state != ServerState::Leader || !voters.contains(&metrics.id) {
+            return None;
+        }
+        if self.0.offering.load(Ordering::Acquire) > 0
+            || metrics.current_term <= self.0.given_up.load(Ordering::Acquire)
         {
             return None;
         }
         let is_fresh = metrics.last_quorum_acked.is_some_and(|acked| *acked + *lasts > Instant::of_now());
-        let is_alone = || Replica::voters(&metrics).iter().all(|&voter| voter == metrics.id);
+        let is_alone = || voters.len() == 1;
         (is_fresh || is_alone()).then_some(metrics.current_term)
     }
 
@@ -81,6 +94,15 @@ impl Lead {
         let told = self.0.told.load(Ordering::Acquire);
         // What its predecessors acknowledged is all committed only when an entry of its own is.
         (self.sure_term() == Some(term)).then_some(told)
+    }
+}
+
+/// While it lives, nobody is sure to lead.
+pub(crate) struct Offering(Lead);
+
+impl Drop for Offering {
+    fn drop(&mut self) {
+        self.0.0.offering.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -120,7 +142,7 @@ impl Heard {
         if echo.process != self.process {
             return;
         }
-        let heard = Freshness { index, as_of: Instant::of_ms(echo.ms) };
+        let heard = Freshness { index, as_of: Instant::of_ms(echo.ms).min(Instant::of_now()) };
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         if newest.is_none_or(|known| known.as_of <= heard.as_of) {
             *newest = Some(heard);
@@ -133,16 +155,17 @@ impl Heard {
 }
 
 impl Replica {
-    /// Whether nobody else can lead in a newer term yet: a quorum answered so recently that its members still keep the lease of this
-    /// leader, which did not ask anybody to take over in its term (Raft's lease read, Ongaro 2014, 6.4.1). It rests on clocks
-    /// that count the same milliseconds, so that money must not depend on it; no round trip is made for it.
-    pub fn is_surely_leading(&self) -> bool {
-        self.0.lead.sure_term().is_some()
+    /// The term in which it leads, if nobody else can lead in a newer one yet: a quorum answered so recently that its members still keep
+    /// the lease of this leader, which did not ask anybody to take over in its term (Raft's lease read, Ongaro 2014, 6.4.1). It rests
+    /// on clocks that count the same milliseconds and are not stopped: no round trip is made for it.
+    pub fn surely_leads_in(&self) -> Option<u64> {
+        self.0.lead.sure_term()
     }
 
     /// The newest state of which is known how old it is at most. `None`: nothing is known, as after a start.
     pub fn freshness(&self) -> Option<Freshness> {
-        let leads = self.0.lead.vouches().map(|index| Freshness { index, as_of: Instant::of_now() });
+        let as_of = Instant::of_now();
+        let leads = self.0.lead.vouches().map(|index| Freshness { index, as_of });
         leads.or_else(|| self.0.heard.newest())
     }
 }

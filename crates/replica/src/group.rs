@@ -135,6 +135,8 @@ pub(crate) struct Inner {
     bytes_kept: usize,
     pub(crate) lead: Lead,
     pub(crate) heard: Heard,
+    /// It gives no vote before that.
+    pub(crate) votes_from: runtime::Instant,
     pub(crate) checkpointed: Arc<Mutex<Position>>,
     pub(crate) snapshots: Mutex<Snapshots>,
 }
@@ -213,6 +215,7 @@ impl Replica {
         let raft = Raft::new(me.id.get(), config, peers.clone(), log.clone(), machine);
         let raft: RaftOf = raft.await.map_err(raft_error)?;
         lead.watch(raft.metrics(), times);
+        let votes_from = if was_pristine { runtime::Instant::of_now() } else { keep_lease(&raft, times) };
         if was_pristine && is_new {
             runtime::spawn(found(raft.clone(), group, members));
         }
@@ -234,6 +237,7 @@ impl Replica {
             bytes_kept,
             lead,
             heard,
+            votes_from,
             checkpointed,
             snapshots,
         }));
@@ -325,10 +329,12 @@ impl Replica {
     /// Asks a member to take over, and waits for a moment whether it does: it may have been too busy, or too far behind.
     pub(crate) async fn offer(&self, to: u64) {
         const MOMENT: Duration = Duration::from_millis(500);
-        let term = self.0.raft.metrics().borrow_watched().current_term;
-        self.0.lead.offer(term);
+        let offering = self.0.lead.offer();
         // A stopped Raft tells the owner by the feed.
         let _ = self.0.raft.trigger().transfer_leader(to).await;
+        // The offer stands for the rest of the term.
+        self.0.lead.give_up(self.0.raft.metrics().borrow_watched().current_term);
+        drop(offering);
         let mut standing = self.standing();
         let follows = async {
             while standing.borrow_and_update().leads {
@@ -367,6 +373,19 @@ fn sweep(disk: &dyn Disk, dir: &Path) {
             tracing::warn!(name, %error, "a file of a snapshot could not be removed");
         }
     }
+}
+
+/// Whoever restarts has forgotten which leader's lease it keeps: it neither votes nor stands for election for as long as it may have
+/// promised. Gives when that is over.
+fn keep_lease(raft: &RaftOf, times: Times) -> runtime::Instant {
+    let lease = Duration::from_millis(times.election_ms * 2);
+    raft.runtime_config().elect(false);
+    let raft = raft.clone();
+    runtime::spawn(async move {
+        runtime::sleep(lease).await;
+        raft.runtime_config().elect(true);
+    });
+    runtime::Instant::of_now() + lease
 }
 
 /// Makes the first entry of a new group. Every member does so, with the same members: whichever is first.

@@ -8,6 +8,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use escrow_proto::v1;
 use escrow_proto::v1::call_request::Call;
 use escrow_proto::v1::call_response::Answer;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use tokio::sync::oneshot;
 
@@ -109,8 +110,9 @@ impl Replica {
             }
             next = next.checked_add(1).ok_or(Malformed("an index beyond all numbers"))?;
         }
+        let vote = wire::wanted_vote(call.vote)?;
         let request = AppendEntriesRequest {
-            vote: wire::wanted_vote(call.vote)?,
+            vote,
             prev_log_id: previous,
             entries,
             leader_commit: call.committed.map(wire::to_log_id),
@@ -123,8 +125,11 @@ impl Replica {
             AppendEntriesResponse::Conflict => Outcome::Conflict(true),
             AppendEntriesResponse::HigherVote(vote) => Outcome::HigherVote(wire::ballot(&vote)),
         };
-        if let Some(echo) = call.echo {
-            self.0.heard.vouched(echo, call.acknowledged);
+        if !matches!(outcome, Outcome::HigherVote(_)) {
+            self.0.lead.give_up(wire::ballot(&vote).term.saturating_sub(1));
+            if let Some(echo) = call.echo {
+                self.0.heard.vouched(echo, call.acknowledged);
+            }
         }
         Ok(v1::AppendAnswer { result: Some(outcome), now: Some(self.0.heard.now()) })
     }
@@ -132,12 +137,26 @@ impl Replica {
     async fn vote(&self, call: v1::VoteCall) -> Result<v1::VoteAnswer, Unanswered> {
         let mut request = VoteRequest::new(wire::wanted_vote(call.vote)?, call.last.map(wire::to_log_id));
         request.leadership_transfer = call.transfer;
+        if !call.transfer && runtime::Instant::of_now() < self.0.votes_from {
+            let metrics = self.0.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            return Ok(v1::VoteAnswer {
+                vote: Some(wire::ballot(&metrics.vote)),
+                granted: false,
+                last: None,
+            });
+        }
+        let term = wire::ballot(&request.vote).term;
         let answer = if call.rehearsal {
             self.0.raft.pre_vote(request).await
         } else {
             self.0.raft.vote(request).await
         };
         let answer = answer.map_err(failed)?;
+        if answer.vote_granted && !call.rehearsal {
+            // Before the candidate hears of it.
+            self.0.lead.give_up(term.saturating_sub(1));
+        }
         Ok(v1::VoteAnswer {
             vote: Some(wire::ballot(&answer.vote)),
             granted: answer.vote_granted,
@@ -227,7 +246,6 @@ impl Replica {
 
     /// The newest vote that it knows: the sender stops when that is newer than its own.
     fn ballot(&self, sender: Vote) -> v1::Ballot {
-        use openraft::async_runtime::watch::WatchReceiver as _;
         let mine = self.0.raft.metrics().borrow_watched().vote;
         wire::ballot(if mine > sender { &mine } else { &sender })
     }

@@ -302,12 +302,15 @@ async fn a_leader_without_a_quorum_gives_up_and_answers_no_read() {
     let read = node.replica.read_index().await.unwrap();
     until("the read index is applied", async || (lock(&node.state).position.index() >= read).then_some(()))
         .await;
-    until("it is sure to lead", async || node.replica.is_surely_leading().then_some(())).await;
+    until("it is sure to lead", async || node.replica.surely_leads_in().map(drop)).await;
     cluster.isolate(old);
     until("another is chosen", async || {
         let others = || cluster.nodes.values().filter(|node| node.number != old);
         let is_chosen = others().any(|node| node.standing().leads && node.standing().term > term);
-        assert!(!is_chosen || !node.replica.is_surely_leading(), "nobody is sure when another is chosen");
+        assert!(
+            !is_chosen || node.replica.surely_leads_in().is_none(),
+            "nobody is sure when another is chosen"
+        );
         is_chosen.then_some(())
     })
     .await;
@@ -356,10 +359,10 @@ async fn leadership_moves_when_asked() {
     let cluster = Cluster::start(1_000_000).await;
     let old = cluster.write("a").await;
     let replica = cluster.nodes[&old].replica.clone();
-    until("it is sure to lead", async || replica.is_surely_leading().then_some(())).await;
+    until("it is sure to lead", async || replica.surely_leads_in().map(drop)).await;
     let mut handing_over = std::pin::pin!(replica.hand_over(PATIENCE));
     assert!(futures_util::poll!(&mut handing_over).is_pending());
-    assert!(!replica.is_surely_leading(), "whoever was asked to take over may lead at any moment");
+    assert!(replica.surely_leads_in().is_none(), "whoever was asked to take over may lead at any moment");
     assert!(handing_over.await);
     let new = cluster.leader().await;
     assert_ne!(old, new);

@@ -189,6 +189,9 @@ fn refused(refused: Refused) -> Status {
         }
         Refused::Closed => refusal(Reason::ShuttingDown, "the shard is shutting down"),
         Refused::NotLeader(leader) => escrow_service::not_leader(leader.as_deref()),
+        Refused::NoSuchPosition => invalid(
+            "position: the shard's log never was so long; it is of another cluster, or from before a restore",
+        ),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The bounded way to an owner: commands and reads, and the permits that bound them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use escrow_replica::Replica;
@@ -34,8 +34,8 @@ pub(crate) struct View<'a> {
 pub(super) enum Job {
     Command(Submission),
     Read(ReadAt),
-    /// When an index is applied.
-    ReadAt(u64, ReadAt),
+    /// When an index is applied, if whoever asks still waits.
+    ReadAt(u64, ReadAt, Weak<()>),
 }
 
 /// Why a command was not taken. It was not logged and never will be.
@@ -49,6 +49,8 @@ pub(crate) enum Refused {
     Closed,
     /// Another replica leads the shard; its endpoint, if known.
     NotLeader(Option<String>),
+    /// A read is to include what never was in this log.
+    NoSuchPosition,
 }
 
 /// Reaches the owner of one shard.
@@ -221,6 +223,9 @@ impl Handle {
         let read = move |view: &View<'_>| (read(view), view.applied);
         let Some((replica, serving)) = self.group.as_ref().filter(|_| self.check_serving().is_err()) else {
             let (read, applied) = self.read_newest(read).await?;
+            if applied < bounds.position {
+                return Err(Refused::NoSuchPosition);
+            }
             return Ok((read, Seen { applied, age: Some(Duration::ZERO) }));
         };
         let behind = || Refused::NotLeader(serving.borrow().leader.clone());
@@ -247,7 +252,9 @@ impl Handle {
     ) -> Result<T, Refused> {
         let (sender, receiver) = oneshot::channel();
         let read: ReadAt = Box::new(move |view| drop(sender.send(read(view))));
-        self.jobs.send(Job::ReadAt(index, read)).await.map_err(|_| Refused::Closed)?;
+        let waits = Arc::new(());
+        let job = Job::ReadAt(index, read, Arc::downgrade(&waits));
+        self.jobs.send(job).await.map_err(|_| Refused::Closed)?;
         receiver.await.map_err(|_| self.check_serving().err().unwrap_or(Refused::Closed))
     }
 

@@ -104,7 +104,7 @@ pub(crate) struct Owner {
     checkpoint_running: Option<Checkpoint>,
     seat: Option<Seat>,
     /// Reads that wait until an index is applied.
-    reads: Vec<(u64, seat::ReadAt)>,
+    reads: seat::Reads,
     /// The entry that is being applied: answers name it.
     reached: Reached,
     /// Snapshots that wait for a checkpoint.
@@ -136,7 +136,7 @@ impl Owner {
         let (handle, jobs) = Handle::new(start.shard, &limits, group, reached.clone());
         let owner = Self {
             seat,
-            reads: Vec::new(),
+            reads: seat::Reads::default(),
             reached,
             exports: Vec::new(),
             start,
@@ -202,8 +202,8 @@ impl Owner {
         for job in jobs.drain(..) {
             match job {
                 Job::Read(read) => read(&self.view()),
-                Job::ReadAt(index, read) if index <= self.start.applied => read(&self.view()),
-                Job::ReadAt(index, read) => self.reads.push((index, read)),
+                Job::ReadAt(index, read, _) if index <= self.start.applied => read(&self.view()),
+                Job::ReadAt(index, read, waits) => self.reads.push(index, read, waits),
                 Job::Command(submission) => {
                     if !submissions.is_empty()
                         && payload.len() + submission.command.bytes_estimate() > self.entry_bytes_max
