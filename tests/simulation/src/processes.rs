@@ -8,7 +8,7 @@ use crate::external::External;
 use crate::network::Way;
 use crate::observe::Xid;
 use crate::participant::{FromSession, ParticipantProcess};
-use crate::time::MS;
+use crate::time::{MS, Time};
 use crate::trace::trace;
 use crate::violation::{Step, Violation, check};
 use crate::world::{Event, Node, World};
@@ -17,6 +17,7 @@ use escrow_coordinator::stepped::Stepped;
 use escrow_participant::ParticipantError;
 use escrow_proto::v1;
 use escrow_proto::v1::exchange_request::Message;
+use escrow_replica::GroupId;
 use escrow_tcc::machine::Decision;
 use escrow_types::{Epoch, ParticipantId};
 
@@ -333,8 +334,27 @@ impl World {
                     observer.expect("all have the same shards").logged(&commands, &mut self.facts)?;
                 }
             }
+            self.check_freshness(at, shard)?;
         }
         Ok(())
+    }
+
+    /// How old a replica says its state to be at most is true: nothing older was served by anybody and is lacking.
+    fn check_freshness(&mut self, at: usize, shard: u16) -> Step {
+        let now = self.time.now();
+        let ParticipantProcess { server, runtime, .. } = &self.participants[at];
+        let Some(server) = server else { return Ok(()) };
+        let Some(replica) = server.replicas().get(GroupId::Shard(ParticipantId(shard))) else {
+            return Ok(());
+        };
+        let group = &mut self.groups.shards[usize::from(shard)];
+        if server.serves(shard).is_some() {
+            group.served(now, server.applied(shard));
+        }
+        let known = runtime.within(|| replica.freshness().map(|known| (known.index, known.age())));
+        let Some((index, age)) = known else { return Ok(()) };
+        self.ages += 1;
+        group.vouched(at % self.replicas, index, now.saturating_sub(age.as_micros() as Time))
     }
 
     pub(crate) fn observe_participant(&mut self, at: usize) -> Step {

@@ -84,6 +84,7 @@ pub(crate) enum Event {
 /// See the module.
 pub(crate) struct World {
     pub(crate) time: TrueTime,
+    pub(crate) ages: u64,
     events: BTreeMap<(Time, u64), Event>,
     next_event: u64,
     pub(crate) chance: Chance,
@@ -135,6 +136,8 @@ pub struct Summary {
     pub time: u64,
     /// From the end of the faults until all was settled, in microseconds.
     pub settling: u64,
+    /// Times that a replica said how old its state was at most.
+    pub ages: u64,
 }
 
 impl Summary {
@@ -144,6 +147,7 @@ impl Summary {
         self.begun += other.begun;
         self.deaths += other.deaths;
         self.time += other.time;
+        self.ages += other.ages;
         self.settling += other.settling;
     }
 }
@@ -190,6 +194,7 @@ impl World {
         let nodes = coordinators.len() + participants.len();
         Self {
             time,
+            ages: 0,
             events: BTreeMap::new(),
             next_event: 0,
             chance,
@@ -251,6 +256,7 @@ impl World {
             begun: self.facts.begun.len() as u64,
             deaths: u64::from(deaths),
             time: self.now(),
+            ages: self.ages,
             settling,
         })
     }

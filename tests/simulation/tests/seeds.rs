@@ -81,7 +81,9 @@ fn no_seed_of_replicas_finds_a_violation() {
     }
     assert_eq!(totals.seeds, SEEDS_OF_REPLICAS);
     assert!(
-        totals.sum.begun > 15 * SEEDS_OF_REPLICAS && totals.sum.deaths > SEEDS_OF_REPLICAS,
+        totals.sum.begun > 15 * SEEDS_OF_REPLICAS
+            && totals.sum.deaths > SEEDS_OF_REPLICAS
+            && totals.sum.ages > 100 * SEEDS_OF_REPLICAS,
         "{:?}",
         totals.sum
     );

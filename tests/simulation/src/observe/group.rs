@@ -9,6 +9,7 @@ use escrow_replica::Committed;
 use prost::Message as _;
 use prost::bytes::Bytes;
 
+use crate::time::Time;
 use crate::violation::{Step, Violation, check};
 
 /// One replica's log, as it is durable.
@@ -36,12 +37,14 @@ pub(crate) struct GroupObserver {
     most: BTreeSet<(u64, u64)>,
     /// What was applied first, by whomever: term and commands of each entry, from 1.
     agreed: Vec<(u64, Option<Bytes>)>,
+    /// When whoever served had applied how much: others were told of it from then on. In order of both.
+    served: Vec<(Time, u64)>,
 }
 
 impl GroupObserver {
     pub(crate) fn new(name: String, replicas: usize) -> Self {
         let replicas = (0..replicas).map(|_| Durable::default()).collect();
-        Self { name, replicas, most: BTreeSet::new(), agreed: Vec::new() }
+        Self { name, replicas, most: BTreeSet::new(), agreed: Vec::new(), served: Vec::new() }
     }
 
     /// A record of a replica has become durable.
@@ -105,6 +108,26 @@ impl GroupObserver {
         );
         self.agreed.push((term, entry.commands.clone()));
         Ok(entry.commands.clone())
+    }
+
+    /// A replica that serves has applied so much.
+    pub(crate) fn served(&mut self, now: Time, applied: u64) {
+        if self.served.last().is_none_or(|&(_, known)| known < applied) {
+            self.served.push((now, applied));
+        }
+    }
+
+    /// A replica says that nothing is lacking up to an index that was acknowledged before some time.
+    pub(crate) fn vouched(&self, replica: usize, index: u64, before: Time) -> Step {
+        let earlier = self.served.partition_point(|&(at, _)| at < before);
+        let acknowledged = self.served[..earlier].last().map_or(0, |&(_, applied)| applied);
+        check!(
+            AcknowledgedSurvives,
+            index >= acknowledged,
+            "{}: replica {replica} says that entry {index} includes all from before {before} us, but {acknowledged} was served then",
+            self.name
+        );
+        Ok(())
     }
 
     /// The disk of a replica is gone, with everything that it had.
