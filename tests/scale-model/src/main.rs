@@ -38,17 +38,17 @@ struct Args {
     /// Branches a second that one shard takes without replicas. Measured: at least this much, on shared cores
     #[arg(long, default_value_t = 479_000.0)]
     shard_capacity: f64,
-    /// What is left of these with replicas. ASSUMED
-    #[arg(long, default_value_t = 0.5)]
+    /// What is left of these with replicas. Measured as processor time: 0.85 of a coordinator, 0.4 of a shard
+    #[arg(long, default_value_t = 0.4)]
     replicated_share: f64,
     /// Replicas of each group
     #[arg(long, default_value_t = 3)]
     replicas: usize,
-    /// What a follower costs of what its leader does. ASSUMED
-    #[arg(long, default_value_t = 0.5)]
+    /// What a follower costs of what its leader does. Measured: 0.57 of a coordinator, 0.85 of a shard
+    #[arg(long, default_value_t = 0.67)]
     follower_share: f64,
-    /// Cores that a leader keeps busy when it does all it can: its owner, its journal, its network. ASSUMED
-    #[arg(long, default_value_t = 2.0)]
+    /// Cores that a leader keeps busy when it does all it can: its owner, its journal, its network. Measured: half of one
+    #[arg(long, default_value_t = 1.0)]
     leader_cores: f64,
     /// Cores of a machine
     #[arg(long, default_value_t = 16.0)]
@@ -68,11 +68,11 @@ struct Args {
     /// The election timeout: followers stand after three to four times this much
     #[arg(long, default_value_t = 200.0)]
     election_timeout_ms: f64,
-    /// Least milliseconds from there until callers are served again. ASSUMED
-    #[arg(long, default_value_t = 50.0)]
+    /// Least milliseconds from there until callers are served again. Measured
+    #[arg(long, default_value_t = 75.0)]
     takeover_min_ms: f64,
-    /// Most of them. ASSUMED
-    #[arg(long, default_value_t = 250.0)]
+    /// Most of them. Measured
+    #[arg(long, default_value_t = 340.0)]
     takeover_max_ms: f64,
     /// An answer after more milliseconds than this is late
     #[arg(long, default_value_t = 500.0)]
