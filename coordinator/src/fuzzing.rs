@@ -24,6 +24,11 @@ pub fn write_checkpoint(disk: &dyn Disk, dir: &Path, index: u64, machine: Vec<u8
     Checkpoint { index, machine, runs, position: Vec::new() }.write(disk, dir).expect("the disk works");
 }
 
+/// What a checkpoint file holds, for seeds.
+pub fn checkpoint_of(index: u64, machine: Vec<u8>, runs: Vec<String>, position: Vec<u8>) -> Vec<u8> {
+    Checkpoint { index, machine, runs, position }.encode()
+}
+
 /// Opens a file as a run and looks for keys in it; `None` if it is refused.
 pub fn run(
     disk: &Arc<dyn Disk>,

@@ -19,6 +19,11 @@ pub fn view_meta(bytes: &[u8]) -> Option<Vec<u8>> {
     Meta::decode(bytes).ok().map(|meta| meta.encode())
 }
 
+/// The record that says what a view is of, for seeds.
+pub fn meta_of(shard: u16, applied: u64, position: Vec<u8>) -> Vec<u8> {
+    Meta { shard, applied, cluster_id: None, position }.encode()
+}
+
 /// Whether a directory whose `identity.json` has this content is one with these shards.
 pub fn is_identity(dir: &std::path::Path, shards: &[u16]) -> bool {
     let disk = escrow_journal::storage::OsDisk::shared();

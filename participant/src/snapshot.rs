@@ -144,8 +144,12 @@ fn take_field(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     if len > FIELD_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a field is too long"));
     }
-    let mut bytes = vec![0; len as usize];
-    input.read_exact(&mut bytes)?;
+    // As long as what is there, whatever it says.
+    let mut bytes = Vec::new();
+    input.take(len.into()).read_to_end(&mut bytes)?;
+    if bytes.len() < len as usize {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     Ok(Some(bytes))
 }
 

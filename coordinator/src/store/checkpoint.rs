@@ -32,7 +32,7 @@ pub(crate) fn path(data_dir: &Path) -> PathBuf {
 }
 
 impl Checkpoint {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.machine.len() + 256);
         out.put_u64(MAGIC);
         let is_replica = !self.position.is_empty();

@@ -26,6 +26,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::impls::ProgressResponder;
 use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::raft::{ClientWriteResult, VoteRequest};
+use openraft::vote::{RaftLeaderId as _, RaftVote as _};
 use openraft::{Config, Raft, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
 use openraft_rt::AsyncRuntime as _;
 use tokio::sync::{mpsc, watch};
@@ -37,7 +38,9 @@ use crate::machine::{Fed, Machine};
 use crate::membership;
 use crate::network::{Peers, Transport};
 use crate::runtime::{self, Runtime};
-use crate::types::{Address, Commands, GroupId, LogId, Member, MemberId, Position, Types};
+use crate::types::{
+    Address, Commands, GroupId, LeaderId, LogId, Member, MemberId, Position, Term, Types, Vote,
+};
 use crate::wire;
 
 /// Bytes of entries that a checkpoint includes and that are kept all the same, for followers that are a little behind: the others get
@@ -578,9 +581,9 @@ async fn give_up_entries(raft: &RaftOf, log: &GroupLog, checkpointed: LogId, byt
 /// nobody leads in that term by it; in the next ones it takes part like any other.
 async fn step_down(raft: &RaftOf, term: u64) {
     const NOBODY: u64 = u64::MAX;
-    let ballot = v1::Ballot { term: term + 1, member: NOBODY, committed: false };
-    let beyond_all = v1::LogId { term: term + 1, index: u64::MAX - 1 };
-    let mut request = VoteRequest::new(wire::to_vote(ballot), Some(wire::to_log_id(beyond_all)));
+    let vote = Vote::from_leader_id(LeaderId::new(term + 1, NOBODY), false);
+    let beyond_all = LogId { leader_id: Term::new(term + 1), index: u64::MAX - 1 };
+    let mut request = VoteRequest::new(vote, Some(beyond_all));
     // Its own lease does not protect it from itself.
     request.leadership_transfer = true;
     // A stopped Raft tells the owner by the feed.

@@ -159,24 +159,23 @@ impl Recovering {
         match record.record.ok_or(Malformed("an empty record"))? {
             Record::Append(append) => {
                 state.put(at, wire::to_entry(append.entry.ok_or(Malformed("no entry"))?)?)?;
-                state.committed = state.committed.max(append.committed.map(wire::to_log_id));
+                state.committed = state.committed.max(wire::to_place(append.committed)?);
             }
             Record::Vote(ballot) => {
-                state.vote = Some(wire::to_vote(ballot));
+                state.vote = Some(wire::to_vote(ballot)?);
             }
             Record::Truncate(truncate) => {
-                state.truncate_from(truncate.last.map_or(0, |last| last.index + 1));
+                state.truncate_from(wire::to_place(truncate.last)?.map_or(0, |last| last.index + 1));
             }
             Record::Base(base) => {
                 if let Some(vote) = base.vote {
-                    state.vote = Some(wire::to_vote(vote));
+                    state.vote = Some(wire::to_vote(vote)?);
                 }
-                if let Some(purged) = base.purged {
-                    let purged = wire::to_log_id(purged);
+                if let Some(purged) = wire::to_place(base.purged)? {
                     state.get(..=purged.index).cloned().for_each(|entry| tell(entry.into()));
                     state.purge(purged);
                 }
-                state.committed = state.committed.max(base.committed.map(wire::to_log_id));
+                state.committed = state.committed.max(wire::to_place(base.committed)?);
                 let first_entry_at = state.entries.front().map_or(at, |(at, _)| *at);
                 state.base = Some(Base { at, first_entry_at, bytes: 0 });
             }

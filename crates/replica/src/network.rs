@@ -169,7 +169,7 @@ impl Peer {
             Answer::Vote(answer) => Ok(VoteResponse {
                 vote: wire::wanted_vote(answer.vote).map_err(malformed)?,
                 vote_granted: answer.granted,
-                last_log_id: answer.last.map(wire::to_log_id),
+                last_log_id: wire::to_place(answer.last).map_err(malformed)?,
             }),
             _ => Err(malformed(UNEXPECTED)),
         }
@@ -242,9 +242,13 @@ impl RaftNetworkV2<Types> for Peer {
         self.echo = now;
         Ok(match outcome {
             Outcome::Success(_) => AppendEntriesResponse::Success,
-            Outcome::Partial(last) => AppendEntriesResponse::PartialSuccess(Some(wire::to_log_id(last))),
+            Outcome::Partial(last) => {
+                AppendEntriesResponse::PartialSuccess(Some(wire::to_log_id(last).map_err(malformed)?))
+            }
             Outcome::Conflict(_) => AppendEntriesResponse::Conflict,
-            Outcome::HigherVote(ballot) => AppendEntriesResponse::HigherVote(wire::to_vote(ballot)),
+            Outcome::HigherVote(ballot) => {
+                AppendEntriesResponse::HigherVote(wire::to_vote(ballot).map_err(malformed)?)
+            }
         })
     }
 

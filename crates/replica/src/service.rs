@@ -102,20 +102,17 @@ impl Replica {
     async fn append(&self, call: v1::AppendCall) -> Result<v1::AppendAnswer, Unanswered> {
         use v1::append_answer::Result as Outcome;
         let entries: Vec<Entry> = call.entries.into_iter().map(wire::to_entry).collect::<Result<_, _>>()?;
-        let previous = call.previous.map(wire::to_log_id);
-        let mut next = previous.map_or(0, |id| id.index.saturating_add(1));
-        for entry in &entries {
-            if entry.log_id.index != next {
-                return Err(Malformed("entries with a gap").into());
-            }
-            next = next.checked_add(1).ok_or(Malformed("an index beyond all numbers"))?;
+        let previous = wire::to_place(call.previous)?;
+        let next = previous.map_or(0, |id| id.index + 1);
+        if (next..).zip(&entries).any(|(index, entry)| entry.log_id.index != index) {
+            return Err(Malformed("entries with a gap").into());
         }
         let vote = wire::wanted_vote(call.vote)?;
         let request = AppendEntriesRequest {
             vote,
             prev_log_id: previous,
             entries,
-            leader_commit: call.committed.map(wire::to_log_id),
+            leader_commit: wire::to_place(call.committed)?,
         };
         let outcome = match self.0.raft.append_entries(request).await.map_err(failed)? {
             AppendEntriesResponse::Success => Outcome::Success(true),
@@ -135,7 +132,7 @@ impl Replica {
     }
 
     async fn vote(&self, call: v1::VoteCall) -> Result<v1::VoteAnswer, Unanswered> {
-        let mut request = VoteRequest::new(wire::wanted_vote(call.vote)?, call.last.map(wire::to_log_id));
+        let mut request = VoteRequest::new(wire::wanted_vote(call.vote)?, wire::to_place(call.last)?);
         request.leadership_transfer = call.transfer;
         if !call.transfer && runtime::Instant::of_now() < self.0.votes_from {
             let metrics = self.0.raft.metrics();
@@ -166,7 +163,7 @@ impl Replica {
 
     async fn take_over(&self, call: v1::TransferCall) -> Result<v1::TransferAnswer, Unanswered> {
         let from = wire::wanted_vote(call.from)?;
-        let last = call.last.map(wire::to_log_id);
+        let last = wire::to_place(call.last)?;
         let request = TransferLeaderRequest::new(from, self.0.me.id.get(), last);
         let answer = self.0.raft.handle_transfer_leader(request).await.map_err(failed)?;
         let refused = answer.err().map_or_else(String::new, |error| error.to_string());

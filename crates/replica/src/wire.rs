@@ -19,8 +19,20 @@ pub(crate) fn log_id(id: LogId) -> v1::LogId {
     v1::LogId { term: id.leader_id.term, index: id.index }
 }
 
-pub(crate) fn to_log_id(id: v1::LogId) -> LogId {
-    LogId { leader_id: Term::new(id.term), index: id.index }
+/// No term, index or sequence is as large: whoever counts on from one does not overflow.
+const COUNT_MAX: u64 = 1 << 62;
+
+fn counted(count: u64) -> Result<u64, Malformed> {
+    if count < COUNT_MAX { Ok(count) } else { Err(Malformed("a term, index or sequence beyond all")) }
+}
+
+pub(crate) fn to_log_id(id: v1::LogId) -> Result<LogId, Malformed> {
+    Ok(LogId { leader_id: Term::new(counted(id.term)?), index: counted(id.index)? })
+}
+
+/// The same of one that may be absent.
+pub(crate) fn to_place(id: Option<v1::LogId>) -> Result<Option<LogId>, Malformed> {
+    id.map(to_log_id).transpose()
 }
 
 pub(crate) fn ballot(vote: &Vote) -> v1::Ballot {
@@ -28,12 +40,12 @@ pub(crate) fn ballot(vote: &Vote) -> v1::Ballot {
     v1::Ballot { term: leader.term, member: leader.voted_for, committed: vote.is_committed() }
 }
 
-pub(crate) fn to_vote(ballot: v1::Ballot) -> Vote {
-    Vote::from_leader_id(LeaderId::new(ballot.term, ballot.member), ballot.committed)
+pub(crate) fn to_vote(ballot: v1::Ballot) -> Result<Vote, Malformed> {
+    Ok(Vote::from_leader_id(LeaderId::new(counted(ballot.term)?, ballot.member), ballot.committed))
 }
 
 pub(crate) fn wanted_vote(ballot: Option<v1::Ballot>) -> Result<Vote, Malformed> {
-    ballot.map(to_vote).ok_or(Malformed("a vote is missing"))
+    to_vote(ballot.ok_or(Malformed("a vote is missing"))?)
 }
 
 pub(crate) fn entry(entry: &Entry) -> v1::LogEntry {
@@ -55,10 +67,12 @@ pub(crate) fn to_entry(message: v1::LogEntry) -> Result<Entry, Malformed> {
     let id = message.id.ok_or(Malformed("an entry without a place"))?;
     let payload = match message.payload {
         None => Payload::Blank,
-        Some(Message::Commands(bytes)) => Payload::Normal(Commands { sequence: message.sequence, bytes }),
+        Some(Message::Commands(bytes)) => {
+            Payload::Normal(Commands { sequence: counted(message.sequence)?, bytes })
+        }
         Some(Message::Membership(message)) => Payload::Membership(to_membership(message)?),
     };
-    Ok(Entry { log_id: to_log_id(id), payload })
+    Ok(Entry { log_id: to_log_id(id)?, payload })
 }
 
 fn membership(membership: &Membership) -> v1::Membership {
@@ -87,7 +101,7 @@ pub(crate) fn stored(stored: &StoredMembership) -> v1::StoredMembership {
 
 pub(crate) fn to_stored(message: v1::StoredMembership) -> Result<StoredMembership, Malformed> {
     let membership = message.membership.unwrap_or_default();
-    Ok(StoredMembership::new(message.id.map(to_log_id), to_membership(membership)?))
+    Ok(StoredMembership::new(to_place(message.id)?, to_membership(membership)?))
 }
 
 pub(crate) fn group(group: GroupId) -> v1::GroupName {
@@ -127,9 +141,9 @@ pub(crate) fn position(position: &Position) -> v1::Position {
 
 pub(crate) fn to_position(message: v1::Position) -> Result<Position, Malformed> {
     Ok(Position {
-        last: message.last.map(to_log_id),
+        last: to_place(message.last)?,
         membership: to_stored(message.membership.unwrap_or_default())?,
-        sequence: (message.sequence_term, message.sequence),
+        sequence: (counted(message.sequence_term)?, counted(message.sequence)?),
     })
 }
 

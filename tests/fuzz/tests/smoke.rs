@@ -74,5 +74,7 @@ smoke!(
     participant_files,
     coordinator_requests,
     coordinator_files,
+    replica_log,
+    replica_snapshot,
     settings,
 );

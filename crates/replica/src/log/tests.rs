@@ -153,7 +153,7 @@ async fn append(log: &mut GroupLog, entries: Vec<Entry>) {
 }
 
 fn vote(term: u64, member: u64) -> Vote {
-    wire::to_vote(v1::Ballot { term, member, committed: true })
+    wire::to_vote(v1::Ballot { term, member, committed: true }).expect("a small term")
 }
 
 /// Everything that can be asked of a log.

@@ -3,6 +3,7 @@
 mod coordinator;
 mod journal;
 mod participant;
+mod replica;
 mod settings;
 mod tcc;
 mod types;
@@ -67,5 +68,7 @@ targets! {
     participant::files, files_seeds, 3_000, participant_files;
     coordinator::requests, requests_seeds, 30_000, coordinator_requests;
     coordinator::files, files_seeds, 12_000, coordinator_files;
+    replica::log, log_seeds, 30_000, replica_log;
+    replica::snapshot, snapshot_seeds, 3_000, replica_snapshot;
     settings::settings, settings_seeds, 12_000, settings;
 }
