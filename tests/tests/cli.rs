@@ -53,7 +53,7 @@ async fn transfer_confirmed_is_0_canceled_is_3_and_bad_input_is_2() {
     let done = transfer(&world, &alice, &bob, "12.34", "--id order-1").await.exits(0).json();
     let mut fields = keys(&done);
     fields.sort_unstable();
-    assert_eq!(fields, ["reason", "state", "transaction_id", "xid"]);
+    assert_eq!(fields, ["position", "reason", "state", "transaction_id", "xid"]);
     assert_eq!(
         (&done["transaction_id"], &done["state"], &done["reason"]),
         (&json!("order-1"), &json!("CONFIRMED"), &Value::Null)

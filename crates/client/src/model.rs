@@ -135,8 +135,9 @@ impl Leg {
     }
 }
 
-/// What became of a transaction, when it was answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What became of a transaction, when it was answered. Two are equal if they say that the same became of the same transaction,
+/// whatever else was known by then.
+#[derive(Debug, Clone, Eq)]
 pub struct Outcome {
     /// The id that it has, given or made.
     pub transaction_id: String,
@@ -148,6 +149,13 @@ pub struct Outcome {
     pub reason: Option<Reason>,
     /// Of a single transfer that is completed: a read of its accounts with this in [`ReadBounds`] shows it. Empty: not known.
     pub position: String,
+}
+
+impl PartialEq for Outcome {
+    fn eq(&self, other: &Self) -> bool {
+        let said = |it: &Self| (it.xid, it.state, it.reason);
+        self.transaction_id == other.transaction_id && said(self) == said(other)
+    }
 }
 
 /// What is remembered of a transaction.

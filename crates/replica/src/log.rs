@@ -337,6 +337,11 @@ impl GroupLog {
         Some(upto.min(checkpointed.index)).filter(|&upto| upto >= state.first())
     }
 
+    /// Whether an entry is in it: then all before it are those of whoever says so, too (Raft's log matching).
+    pub(crate) fn has(&self, id: LogId) -> bool {
+        lock(&self.0.state).get(id.index..=id.index).any(|entry| entry.log_id == id)
+    }
+
     fn is_older(&self, state: &State, bytes_kept: usize) -> bool {
         let written = self.0.journal.stats().bytes;
         written.saturating_sub(state.base.map_or(0, |base| base.bytes)) > 4 * bytes_kept as u64

@@ -212,10 +212,14 @@ impl Replica {
         let path = self.0.peers.snapshot_dir.join(format!("{}-{}{INCOMING}", self.0.group, snapshots.count));
         let file = Arc::from(self.0.peers.disk.create_new(&path).map_err(failed)?);
         if let Some(old) = snapshots.incoming.take() {
-            // It only takes room.
-            let _ = self.0.peers.disk.remove(&old.path);
+            self.discard(&old);
         }
         Ok(Incoming { path, file, position: position.clone(), bytes: 0, crc: 0, unsynced: 0 })
+    }
+
+    fn discard(&self, incoming: &Incoming) {
+        // It only takes room.
+        let _ = self.0.peers.disk.remove(&incoming.path);
     }
 
     fn snapshots(&self) -> MutexGuard<'_, Snapshots> {
@@ -225,6 +229,12 @@ impl Replica {
     /// Installs a snapshot that is whole, in a task of its own: it goes on when whoever sent it has given up waiting, and no other is taken
     /// meanwhile.
     async fn install(&self, incoming: Incoming, vote: Vote) -> Result<v1::SnapshotAnswer, Unanswered> {
+        let mine = self.0.raft.metrics().borrow_watched().vote;
+        if vote == mine && incoming.position.last.is_some_and(|last| self.0.log.has(last)) {
+            // The leader did not know how far this log goes. openraft would count its writes backwards, and its assertions stop it.
+            self.discard(&incoming);
+            return Ok(v1::SnapshotAnswer { vote: Some(wire::ballot(&mine)) });
+        }
         self.0.peers.disk.sync_dir(&self.0.peers.snapshot_dir).map_err(failed)?;
         self.snapshots().is_installing = true;
         let (replica, (told, installed)) = (self.clone(), oneshot::channel());

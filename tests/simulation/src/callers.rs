@@ -61,9 +61,15 @@ impl World {
         }
         self.jobs[number].attempts += 1;
         // Once told, it asks a few times more: it must always hear the same.
-        let again = self.jobs[number].told.is_none() || self.chance.one_in(3);
-        if again {
-            let patience = if self.is_calm { 300 * MS } else { self.chance.between(5 * MS, 600 * MS) };
+        let is_told = self.jobs[number].told.is_some();
+        // While two believe that they lead, one of them might answer out of its past.
+        let is_split = is_told && !self.is_calm && self.believers().len() > 1;
+        if !is_told || is_split || self.chance.one_in(3) {
+            let patience = match (self.is_calm, is_split) {
+                (true, _) => 300 * MS,
+                (false, true) => self.chance.between(5 * MS, 60 * MS),
+                (false, false) => self.chance.between(5 * MS, 600 * MS),
+            };
             self.at(patience, Event::Caller(number));
         }
     }
@@ -86,14 +92,18 @@ impl World {
         }
     }
 
+    /// The replicas of the coordinator that take themselves for its leader.
+    fn believers(&self) -> Vec<usize> {
+        (0..self.replicas).filter(|&at| self.coordinators[at].leads.is_some()).collect()
+    }
+
     /// Mostly the coordinator that leads; now and then one that does not, or not any more. Who knows an outcome asks the one that
     /// has believed for longest that it leads: it must not answer out of its past.
     fn whom_to_ask(&mut self, knew: bool) -> usize {
         if self.replicas == 1 {
             return 0;
         }
-        let believers: Vec<usize> =
-            (0..self.replicas).filter(|&at| self.coordinators[at].leads.is_some()).collect();
+        let believers = self.believers();
         match self.leader() {
             Some(leader) if self.is_calm => leader,
             Some(leader) if knew => {

@@ -137,6 +137,11 @@ impl World {
         if self.chance.one_in(2) {
             trace!(self, "{leader:?} is to let another lead {group}");
             self.change(leader, group, Wanted::Lead(0));
+            if self.chance.one_in(2) {
+                // So that it does not hear for a while that another does: no lease keeps the others from that.
+                let (after, lasts) = (self.chance.below(30 * MS), self.chance.between(200 * MS, 2_000 * MS));
+                self.at(after, Event::Isolate(leader, lasts));
+            }
             return;
         }
         if self.removed.contains_key(&group) || !self.is_whole(group) {
@@ -182,12 +187,47 @@ impl World {
         }
     }
 
-    /// A member that was removed is added again, as often as it takes.
-    pub(crate) fn put_back(&mut self, group: GroupId, node: Node) {
-        if !self.removed.contains_key(&group) {
+    /// From now on whoever is missing is added again: a removal may take effect when nobody waits for it any more.
+    pub(crate) fn look_after_members(&mut self) {
+        if self.replicas == 1 {
             return;
         }
-        self.at(AGAIN, Event::PutBack(group, node));
+        for group in self.all_groups() {
+            for node in self.nodes_of(group) {
+                self.at(AGAIN, Event::PutBack(group, node));
+            }
+        }
+    }
+
+    /// Whether the leader of a group counts a replica among its voters, if it can be asked.
+    fn is_voter(&self, group: GroupId, node: Node) -> Option<bool> {
+        let leader = self.leading(group).and_then(|leader| self.replica(leader, group))?;
+        let id = self.replica(node, group)?.me().id.get();
+        let is_it = |member: &v1::Member| member.id == id;
+        Some(leader.report().members.iter().any(|it| it.voter && it.member.as_ref().is_some_and(is_it)))
+    }
+
+    /// A member that was removed is added again, as often as it takes.
+    pub(crate) fn put_back(&mut self, group: GroupId, node: Node) {
+        if self.is_calm {
+            self.at(AGAIN, Event::PutBack(group, node));
+            match self.is_voter(group, node) {
+                None => return,
+                Some(false) => {}
+                Some(true) => {
+                    let place = self.nodes_of(group).iter().position(|other| *other == node);
+                    let is_it = |id: &u64| Some(MemberId::from_raw(*id).number() as usize - 1) == place;
+                    if self.removed.get(&group).is_some_and(is_it) {
+                        self.removed.remove(&group);
+                    }
+                    return;
+                }
+            }
+        } else if !self.removed.contains_key(&group) {
+            return;
+        } else {
+            self.at(AGAIN, Event::PutBack(group, node));
+        }
         let Some(member) = self.replica(node, group).map(|replica| replica.me().clone()) else { return };
         let Some(leader) = self.leading(group) else { return };
         let member = v1::Member { id: member.id.get(), endpoint: member.endpoint };

@@ -72,6 +72,10 @@ impl World {
         if self.is_calm {
             return;
         }
+        if let Event::Isolate(node, lasts) = event {
+            self.isolate(*node, *lasts);
+            return;
+        }
         let faults = &self.faults;
         let every = match event {
             Event::Disconnect => faults.disconnect_every,
@@ -132,10 +136,14 @@ impl World {
             // A leader that is cut off is what hurts.
             let leader = self.leader().filter(|_| self.chance.one_in(3));
             let node = leader.map_or_else(|| self.any_node(), Node::Coordinator);
-            trace!(self, "{node:?} reaches no other replica for {} ms", lasts / MS);
-            let place = self.place(node);
-            self.isolated[place] = now + lasts;
+            self.isolate(node, lasts);
         }
+    }
+
+    fn isolate(&mut self, node: Node, lasts: Time) {
+        trace!(self, "{node:?} reaches no other replica for {} ms", lasts / MS);
+        let (place, now) = (self.place(node), self.now());
+        self.isolated[place] = now + lasts;
     }
 
     fn kill(&mut self) {
@@ -235,5 +243,6 @@ impl World {
             self.freeze(account, false);
         }
         self.resume();
+        self.look_after_members();
     }
 }

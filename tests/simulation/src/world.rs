@@ -75,6 +75,8 @@ pub(crate) enum Event {
     DiskRoom(Node),
     LoseDisk,
     ChangeMembers,
+    /// A process reaches no other replica for a while.
+    Isolate(Node, Time),
     /// A member that was removed is added again.
     PutBack(GroupId, Node),
     // The last phase.

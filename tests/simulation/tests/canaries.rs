@@ -15,7 +15,9 @@ const fn expected(canary: Canary) -> &'static [Invariant] {
         Canary::AcknowledgeBeforeSync | Canary::VoteNotPersisted => &[AcknowledgedSurvives],
         Canary::AnswerBeforeDurable => &[AcknowledgedSurvives, DecisionStands, Atomic, OneExecution],
         Canary::ConfirmBeforeDecisionIsDurable => &[DecisionBeforePhaseTwo, OneExecution, DecisionStands],
-        Canary::OnePhaseBeforeBeginIsDurable | Canary::RetryWithNewXid => &[OneExecution],
+        Canary::OnePhaseBeforeBeginIsDurable => &[OneExecution],
+        // Two executions end in two ways, and callers hear of both.
+        Canary::RetryWithNewXid => &[OneExecution, DecisionStands],
         Canary::NoFenceForEmptyCancel | Canary::LateTryAnsweredReserved | Canary::FenceDroppedByAge => {
             &[EmptyCancelFences]
         }
