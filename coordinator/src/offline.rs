@@ -163,6 +163,11 @@ impl LeftBehind {
         let journal = data_dir.join("journal");
         disk.list(&journal).map_err(at(&journal))?;
         let members = [(number, "http://127.0.0.1:1".to_owned())].into();
+        // A start makes the best of what is damaged, and sets aside or removes the rest: nothing of that may happen here.
+        let checkpoint = Checkpoint::read(&*disk, data_dir).map_err(|why| at(data_dir)(wrong(why)))?;
+        for run in checkpoint.iter().flat_map(|checkpoint| &checkpoint.runs) {
+            Run::open(&disk, &runs_dir(data_dir), run).map_err(at(&runs_dir(data_dir).join(run)))?;
+        }
         let config = Config {
             data_dir: data_dir.to_owned(),
             partition: identity.partition,
@@ -292,6 +297,37 @@ mod tests {
         assert!(!place.data_dir.exists());
         std::fs::remove_file(&path).unwrap();
         assert!(inspect(&path).unwrap_err().to_string().contains("it is not there"));
+    }
+
+    #[test]
+    fn a_run_that_was_damaged_before_it_was_copied_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = snapshot_in(dir.path());
+        let mut whole = std::fs::read(&path).unwrap();
+        // The file ends with a run, and its own checksum.
+        let body = whole.len() - 4;
+        whole[body - 60] ^= 1;
+        let crc = crc32c::crc32c(&whole[..body]);
+        whole[body..].copy_from_slice(&crc.to_le_bytes());
+        std::fs::write(&path, &whole).unwrap();
+        let error = inspect(&path).unwrap_err().to_string();
+        assert!(error.contains("1.run"), "{error}");
+    }
+
+    #[test]
+    fn salvage_touches_nothing_of_a_directory_that_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(&dir.path().join("left"));
+        restore(&snapshot_in(dir.path()), 2, &place, None).unwrap();
+        let run = runs_dir(&place.data_dir).join("1.run");
+        let mut bytes = std::fs::read(&run).unwrap();
+        bytes[3] ^= 1;
+        std::fs::write(&run, &bytes).unwrap();
+        for _ in 0..2 {
+            let error = examine(&place.data_dir).unwrap_err().to_string();
+            assert!(error.contains("1.run"), "{error}");
+        }
+        assert_eq!(std::fs::read(&run).unwrap(), bytes, "it is there as it was");
     }
 
     #[test]

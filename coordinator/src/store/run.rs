@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use escrow_journal::storage::{Disk, durable_replace};
+use escrow_journal::storage::{Disk, DiskFile, durable_replace};
 use escrow_tcc::machine::{Outcome, Row};
 use escrow_types::codec::{Malformed, Put as _, Take};
 use escrow_types::{Epoch, Millis, TransactionKey};
@@ -24,7 +24,7 @@ const BLOCK_ROWS: usize = 64;
 
 /// What the rows of a run have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Summary {
+pub(super) struct Summary {
     count: u64,
     newest_end_ms: Millis,
     /// Range of the times that UUIDv7 keys bear; empty (first > last) when there are none.
@@ -186,18 +186,28 @@ impl Run {
 
     /// Opens a run and checks every byte of it.
     pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, name: &str) -> io::Result<Self> {
-        const CHUNK_ROWS: usize = 1 << 14;
         let path = dir.join(name);
         let file = disk.open(&path)?;
+        let (summary, keys) = Self::check(&*file, 0, file.size()?)?;
+        Self::index(disk, path, name, summary, keys.into_iter())
+    }
+
+    /// Checks every byte of a run, which may be a part of a file. Gives what its header says, and its keys.
+    pub(super) fn check(
+        file: &dyn DiskFile,
+        from: u64,
+        bytes_there: u64,
+    ) -> io::Result<(Summary, Vec<TransactionKey>)> {
+        const CHUNK_ROWS: usize = 1 << 14;
         let mut bytes = [0; HEADER_BYTES];
-        file.read_exact_at(&mut bytes, 0)?;
+        file.read_exact_at(&mut bytes, from)?;
         let (summary, rows_crc) = read_header(&bytes).map_err(|error| invalid(error.0))?;
         // The count is believed only if the file is as long as it says: no more memory is taken than there is file.
         let rows_bytes = summary.count.checked_mul(ROW_BYTES as u64);
         let size = rows_bytes
             .and_then(|bytes| bytes.checked_add(HEADER_BYTES as u64))
             .ok_or_else(|| invalid("count"))?;
-        if file.size()? != size {
+        if bytes_there != size {
             return Err(invalid("size"));
         }
         let mut keys = Vec::with_capacity(usize::try_from(summary.count).map_err(|_| invalid("count"))?);
@@ -205,7 +215,7 @@ impl Run {
         let mut chunk = vec![0; CHUNK_ROWS * ROW_BYTES];
         while offset < size {
             let length = chunk.len().min((size - offset) as usize);
-            file.read_exact_at(&mut chunk[..length], offset)?;
+            file.read_exact_at(&mut chunk[..length], from + offset)?;
             crc = crc32c::crc32c_append(crc, &chunk[..length]);
             for row in chunk[..length].as_chunks::<ROW_BYTES>().0 {
                 keys.push(take_row(&mut Take::new(row)).map_err(|error| invalid(error.0))?.key);
@@ -215,7 +225,7 @@ impl Run {
         if crc != rows_crc {
             return Err(invalid("checksum of the rows"));
         }
-        Self::index(disk, path, name, summary, keys.into_iter())
+        Ok((summary, keys))
     }
 
     /// Its file name.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use escrow_journal::storage::{Disk, DiskFile, durable_replace};
 
-use super::{Checkpoint, runs_dir};
+use super::{Checkpoint, Run, runs_dir};
 
 const MAGIC: &[u8; 8] = b"ESCROWC1";
 /// Copied in such pieces.
@@ -160,25 +160,39 @@ pub(crate) fn install(
 
 impl Sound {
     fn unpack_runs(&self, disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
-        let (mut offset, end) = self.runs;
         disk.create_dir_all(&runs_dir(data_dir))?;
+        for (run, (from, to)) in self.checkpoint.runs.iter().zip(self.sections()?) {
+            let mut bytes = vec![0; (to - from) as usize];
+            self.file.read_exact_at(&mut bytes, from)?;
+            durable_replace(disk, &runs_dir(data_dir).join(run), &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Where the runs are.
+    fn sections(&self) -> io::Result<Vec<(u64, u64)>> {
+        let (mut offset, end) = self.runs;
+        let mut sections = Vec::new();
         for run in &self.checkpoint.runs {
             if run.contains(['/', '\\']) || run.starts_with('.') {
                 return Err(wrong(format!("'{run}' is not the name of a run")));
             }
             let (from, to) = section(&*self.file, offset, end)?;
-            let mut bytes = vec![0; (to - from) as usize];
-            self.file.read_exact_at(&mut bytes, from)?;
-            durable_replace(disk, &runs_dir(data_dir).join(run), &bytes)?;
+            sections.push((from, to));
             offset = to;
         }
-        Ok(())
+        if offset == end { Ok(sections) } else { Err(wrong("it is longer than what it holds")) }
     }
 }
 
-/// The checkpoint of a snapshot that is sound; nothing is changed. Blocks.
+/// The checkpoint of a snapshot that is sound, with all of its runs: they were copied as they were, and might have been damaged before.
+/// Nothing is changed. Blocks.
 pub(crate) fn read(disk: &dyn Disk, path: &Path) -> io::Result<Checkpoint> {
-    Ok(open(disk, path)?.ok_or_else(|| wrong("it is not there"))?.checkpoint)
+    let sound = open(disk, path)?.ok_or_else(|| wrong("it is not there"))?;
+    for (run, (from, to)) in sound.checkpoint.runs.iter().zip(sound.sections()?) {
+        Run::check(&*sound.file, from, to - from).map_err(|error| wrong(format!("{run}: {error}")))?;
+    }
+    Ok(sound.checkpoint)
 }
 
 /// Puts the runs of a snapshot in a directory, and a checkpoint that was made of its own. Blocks.

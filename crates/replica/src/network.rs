@@ -112,8 +112,12 @@ impl Peers {
         let feed = self.feed.upgrade().ok_or("the owner has ended")?;
         let export = Fed::Export { path: path.clone(), includes, done };
         feed.send(export).map_err(|_| "the owner has ended")?;
-        let position = exported.await.map_err(|_| "the owner has let go of it")??;
-        Ok((path, position))
+        let exported = exported.await.unwrap_or_else(|_| Err("the owner has let go of it".to_owned()));
+        if exported.is_err() {
+            // What there is of it would only fill the disk.
+            let _ = self.disk.remove(&path);
+        }
+        Ok((path, exported?))
     }
 }
 

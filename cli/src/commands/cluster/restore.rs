@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     }
     let mut restoring = Restoring::begin(&args.data_dir)?;
     for ((group, held), written) in found.iter().zip(&backup.groups) {
-        let term = begins_after(*group, held, written, &found)?;
+        let term = begins_after(*group, held, written, &found, crate::time::now_ms())?;
         let nodes: Vec<&Node> = plan.nodes.iter().filter(|node| node.group == *group).collect();
         let members: Vec<Member> = nodes.iter().map(|node| node.member.clone()).collect();
         for node in nodes {
@@ -92,6 +92,11 @@ fn make(group: GroupId, snapshot: &Path, place: &Place, paused: Option<bool>) ->
 /// and an external participant may have seen transactions of these: no transaction of the new one is taken for one of them.
 const EPOCHS_LEFT_OUT: u64 = 1 << 20;
 
+/// So many terms of a coordinator are left out for each minute since 2024: whatever is restored twice of one backup begins in other terms
+/// each time, so that no xid of one is one of the other. They last until 2151.
+const EPOCHS_A_MINUTE: u64 = 64;
+const START_OF_2024_MS: u64 = 1_704_067_200_000;
+
 /// The group begins in a newer term than this: than any that the backup knows of it. A coordinator's term is its epoch, and shards
 /// refuse an epoch that is not newer than what they have seen.
 fn begins_after(
@@ -99,12 +104,14 @@ fn begins_after(
     held: &Found,
     written: &GroupBackup,
     all: &[(GroupId, Found)],
+    now_ms: u64,
 ) -> Result<u64, Failure> {
     let newest = held.term.max(written.newest_term);
     let GroupId::Coordinator(partition) = group else { return Ok(newest) };
     let seen = all.iter().filter_map(|(_, shard)| shard.epochs.get(&partition)).map(|epoch| epoch.0).max();
     let newest = newest.max(seen.unwrap_or(0).into());
-    let after = newest.saturating_add(EPOCHS_LEFT_OUT);
+    let by_time = now_ms.saturating_sub(START_OF_2024_MS) / 60_000 * EPOCHS_A_MINUTE;
+    let after = newest.saturating_add(EPOCHS_LEFT_OUT).max(by_time);
     // Epochs have 32 bits; as many are to be left for it to have.
     if after.saturating_add(EPOCHS_LEFT_OUT) > u32::MAX.into() {
         return Err(Failure::coded(
@@ -334,10 +341,14 @@ mod tests {
             paused: None,
             salvaged: None,
         };
-        let term = |group, held, newest| begins_after(group, held, &written(newest), &all);
+        let term = |group, held, newest| begins_after(group, held, &written(newest), &all, 0);
         assert_eq!(term(coordinator, &all[2].1, 6).unwrap(), 8 + EPOCHS_LEFT_OUT);
         assert_eq!(term(coordinator, &all[2].1, 60).unwrap(), 60 + EPOCHS_LEFT_OUT);
         assert_eq!(term(all[1].0, &all[1].1, 0).unwrap(), 2);
+        let restored = |now_ms| begins_after(coordinator, &all[2].1, &written(6), &all, now_ms).unwrap();
+        let once = START_OF_2024_MS + 1_000_000 * 60_000;
+        assert_eq!(restored(once), 64_000_000);
+        assert_eq!(restored(once + 600_000), 64_000_640, "restored again, it shares no term with the first");
         for newest in [u32::MAX.into(), u64::MAX, u64::from(u32::MAX) - EPOCHS_LEFT_OUT] {
             assert!(term(coordinator, &all[2].1, newest).is_err());
         }
