@@ -32,9 +32,9 @@ pub enum ClusterError {
         /// How many it was made with.
         replicas: u16,
     },
-    /// Some process listens there.
-    #[error("port {0} is in use by another process: choose others with --base-port (0 picks free ones)")]
-    PortInUse(u16),
+    /// Other processes listen there: all ports that are taken, so that whoever chooses others sees what is in the way.
+    #[error("{} in use by another process: choose others with --base-port (0 picks free ones)", ports_text(.0))]
+    PortsInUse(Vec<u16>),
     /// The numbers make no cluster.
     #[error("{0}")]
     Invalid(String),
@@ -74,13 +74,18 @@ fn pid_text(pid: Option<u32>) -> String {
     pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
 }
 
+fn ports_text(ports: &[u16]) -> String {
+    let listed = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+    if ports.len() == 1 { format!("port {listed} is") } else { format!("ports {listed} are each") }
+}
+
 impl ClusterError {
     /// A stable name for programs.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::DataDirInUse { .. } => "DATA_DIR_IN_USE",
             Self::Topology { .. } => "TOPOLOGY_MISMATCH",
-            Self::PortInUse(_) => "PORT_IN_USE",
+            Self::PortsInUse(_) => "PORT_IN_USE",
             Self::Invalid(_) => "INVALID_ARGUMENT",
             Self::Io { .. } => "IO",
             Self::EndedEarly { .. } => "PROCESS_ENDED",

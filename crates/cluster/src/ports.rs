@@ -35,12 +35,17 @@ pub(crate) fn choose(
     // All are held until all are chosen, so that none is chosen twice.
     let mut held = Vec::new();
     if spec.base_port != 0 {
+        let mut taken = Vec::new();
         for node in spec.nodes() {
             let port = of(spec.base_port, node);
-            held.push(wanted(port)?);
+            match bind(port) {
+                Ok(listener) => held.push(listener),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => taken.push(port),
+                Err(error) => return Err(at(format!("port {port}"))(error)),
+            }
             ports.insert(node, port);
         }
-        return Ok(ports);
+        return if taken.is_empty() { Ok(ports) } else { Err(ClusterError::PortsInUse(taken)) };
     }
     for (&node, &port) in before {
         if let Ok(listener) = bind(port) {
@@ -60,13 +65,6 @@ pub(crate) fn choose(
         ports.insert(node, port);
     }
     Ok(ports)
-}
-
-fn wanted(port: u16) -> Result<TcpListener, ClusterError> {
-    bind(port).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => ClusterError::PortInUse(port),
-        _ => at(format!("port {port}"))(error),
-    })
 }
 
 fn bind(port: u16) -> io::Result<TcpListener> {
@@ -93,13 +91,27 @@ mod tests {
     }
 
     #[test]
-    fn a_port_in_use_is_named() {
-        let taken = candidates().find_map(|port| bind(port).ok()).unwrap();
-        let port = taken.local_addr().unwrap().port();
-        let spec = Spec { base_port: port, ..Spec::new("/d").unwrap() };
-        let error = choose(&spec, &BTreeMap::new()).unwrap_err();
-        assert!(matches!(error, ClusterError::PortInUse(in_use) if in_use == port), "{error}");
+    fn all_ports_in_use_are_named() {
+        let spec = Spec { participants: 2, ..Spec::new("/d").unwrap() };
+        let numbers: Vec<u16> = spec.nodes().map(|node| of(0, node)).collect();
+        let [first, second, third] = numbers[..] else { panic!("{numbers:?}") };
+        // The second is left free, as far as this test can say; the others are taken.
+        let (base, _taken) = candidates()
+            .find_map(|base| {
+                let taken = [first, third].map(|number| bind(base + number));
+                taken.iter().all(Result::is_ok).then_some((base, taken))
+            })
+            .unwrap();
+        let error = choose(&Spec { base_port: base, ..spec }, &BTreeMap::new()).unwrap_err();
+        let text = error.to_string();
+        let ClusterError::PortsInUse(mut ports) = error else { panic!("{text}") };
+        for port in &ports {
+            assert!(text.contains(&port.to_string()), "{port} is missing: {text}");
+        }
+        ports.retain(|&port| port != base + second);
+        assert_eq!(ports, [base + first, base + third]);
     }
+
     #[test]
     fn numbered_ports_do_not_collide() {
         let spec = Spec { coordinators: 10, participants: 90, replicas: 7, ..Spec::new("/d").unwrap() };
