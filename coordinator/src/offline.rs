@@ -180,7 +180,7 @@ impl LeftBehind {
         let mut opened = Opened::open(config, Arc::clone(&disk), delays, || 0)?;
         let recovery = opened.replica.as_mut().expect("only a replica is opened here");
         let mut position = recovery.position.clone();
-        let Remainder { term, committed, entries } = recovery.log.remainder(&position);
+        let Remainder { term, committed, entries } = recovery.log.remainder(&position)?;
         let mut machine = std::mem::take(opened.driver.machine_mut());
         for mut entry in entries {
             position.advance(&mut entry);

@@ -147,15 +147,7 @@ pub fn salvage(data_dir: &Path, shard: u16, to: &Path) -> Result<Left, Participa
             path: data_dir.to_owned(),
             why: format!("it has no shard {shard}"),
         })?;
-        let view = MemoryView::new(shard);
-        if let Ok(meta) = recovered.view.meta() {
-            let mut records = Vec::new();
-            recovered.view.export(&mut |key, value| {
-                records.push(Ok((key.to_vec(), Some(value.to_vec()))));
-                Ok(())
-            })?;
-            view.replace(&mut records.into_iter(), &meta)?;
-        }
+        let view = copy_of_view(shard, &recovered)?;
         let found = left.apply_rest(shard, &mut recovered)?;
         let (applied, position) = (found.position.index(), found.position.encode());
         let meta = Meta { shard, applied, cluster_id: left.cluster_id.clone(), position };
@@ -163,6 +155,22 @@ pub fn salvage(data_dir: &Path, shard: u16, to: &Path) -> Result<Left, Participa
         snapshot::write(&*OsDisk::shared(), to, &view, &meta)?;
         Ok(found)
     })
+}
+
+/// The records that the recovered wallet is the continuation of: those of the view, if recovery began there. A view that is lost or behind
+/// gives none, and then the wallet has all of them as changes: what else such a view holds may have ended since.
+fn copy_of_view(shard: u16, recovered: &Shard) -> Result<MemoryView, ParticipantError> {
+    let copy = MemoryView::new(shard);
+    let recovery = recovered.replica.as_ref().expect("only a replica is recovered here");
+    if recovered.checkpointed > 0 && recovery.checkpointed == recovery.position {
+        let mut records = Vec::new();
+        let meta = recovered.view.export(&mut |key, value| {
+            records.push(Ok((key.to_vec(), Some(value.to_vec()))));
+            Ok(())
+        })?;
+        copy.replace(&mut records.into_iter(), &meta)?;
+    }
+    Ok(copy)
 }
 
 /// A data directory that was left.
@@ -175,7 +183,7 @@ struct LeftBehind {
 impl LeftBehind {
     fn apply_rest(&self, number: u16, shard: &mut Shard) -> Result<Left, ParticipantError> {
         let recovery = shard.replica.as_mut().expect("only a replica is recovered here");
-        let Remainder { term, committed, entries } = recovery.log.remainder(&recovery.position);
+        let Remainder { term, committed, entries } = recovery.log.remainder(&recovery.position)?;
         for mut entry in entries {
             recovery.position.advance(&mut entry);
             if let Some(commands) = &entry.commands {
@@ -207,11 +215,13 @@ fn with_left<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Records, TakeRecord, Written};
     use escrow_proto::v1;
+    use escrow_proto::v1::log_record::{Append, Base, Record};
     use escrow_replica::Member;
     use escrow_types::Currency;
     use escrow_wallet::command::Hello;
-    use escrow_wallet::{Command, OpenAccount, Overdraft};
+    use escrow_wallet::{Changes, Command, Entry, OpenAccount, Overdraft};
     use prost::Message as _;
 
     const SHARD: u16 = 3;
@@ -278,6 +288,146 @@ mod tests {
         let salvaged = inspect(&again).unwrap();
         assert_eq!((salvaged.digest, salvaged.cluster_id.as_deref()), (content.digest, Some(CLUSTER)));
         assert!(salvage(&place.data_dir, 4, &again).unwrap_err().to_string().contains("no shard 4"));
+    }
+
+    fn open_account(id: &str) -> Command {
+        let id = AccountId::new(id).unwrap();
+        Command::OpenAccounts(vec![OpenAccount {
+            id,
+            currency: Currency::USD,
+            overdraft: Overdraft::Forbidden,
+        }])
+    }
+
+    /// An entry that opens an account, as the log has it.
+    fn appended(index: u64, term: u64, sequence: u64, account: &str) -> Record {
+        let payload = Entry { time_ms: 5, commands: vec![open_account(account)] }.encode();
+        let payload = Some(v1::log_entry::Payload::Commands(payload.into()));
+        let id = Some(v1::LogId { term, index: index - 1 });
+        Record::Append(Append { entry: Some(v1::LogEntry { id, payload, sequence }), committed: None })
+    }
+
+    /// The data directory of a replica that has gone: with such a log, and a view that is of entry 1, with what is in no entry: an
+    /// account, and a coordinator.
+    fn left_with(data_dir: &Path, log: &[Record]) {
+        let disk = OsDisk::shared();
+        let last = Some(v1::LogId { term: 4, index: 0 });
+        let position = v1::Position { last, sequence_term: 4, sequence: 1, ..v1::Position::default() };
+        let position = position.encode_to_vec();
+        let shard_dir = data_dir.join(format!("shard-{SHARD}"));
+        let (store, _) = Store::open(&shard_dir, SHARD, Some(CLUSTER), 1 << 20).unwrap();
+        let mut wallet = Wallet::default();
+        wallet.apply(5, &open_account("of-the-view"));
+        let hello = Hello { partition: Partition(9), epoch: Epoch(3), unfinished: Vec::new() };
+        wallet.apply(5, &Command::Hello(hello));
+        let meta = Meta { shard: SHARD, applied: 1, cluster_id: Some(CLUSTER.into()), position };
+        store.write(Some(&wallet.take_changes()), &meta).unwrap();
+        let options = Options { segment_bytes: 1 << 20, ..Options::new(data_dir.join("journal")) };
+        let (journal, mut steps, opened) =
+            Journal::open_stepped(Arc::clone(&disk), options, Index::FIRST).unwrap();
+        for record in log {
+            let record = v1::LogRecord { record: Some(record.clone()) };
+            journal.append(Group(SHARD), record.encode_to_vec()).unwrap();
+        }
+        steps.write();
+        journal.check().unwrap();
+        let me = Membership { number: 2, life: 7 };
+        Identity::restore(&*disk, data_dir, vec![SHARD], CLUSTER, me, opened.journal_id).unwrap();
+    }
+
+    /// What is salvaged: up to where, the accounts, and the coordinators.
+    fn salvaged(data_dir: &Path) -> Result<(u64, Vec<String>, Vec<Partition>), ParticipantError> {
+        let to = data_dir.join("salvaged.snapshot");
+        let left = salvage(data_dir, SHARD, &to)?;
+        let content = inspect(&to).unwrap();
+        assert_eq!(content.position, left.position);
+        let mut accounts: Vec<String> = content.slots.values().map(|id| id.as_str().to_owned()).collect();
+        accounts.sort();
+        Ok((left.position.index(), accounts, content.epochs.into_keys().collect()))
+    }
+
+    #[test]
+    fn only_the_view_with_which_recovery_begins_is_salvaged() {
+        let log = [appended(1, 4, 1, "one"), appended(2, 4, 2, "two"), appended(3, 4, 3, "three")];
+        let dir = tempfile::tempdir().unwrap();
+        left_with(dir.path(), &log);
+        let (index, accounts, coordinators) = salvaged(dir.path()).unwrap();
+        assert_eq!((index, coordinators), (3, vec![Partition(9)]));
+        assert_eq!(accounts, ["of-the-view", "three", "two"], "the view, and what comes after it");
+
+        // A checkpoint had entry 2, and this view has not: it is not the one that the log speaks of.
+        let purged = Some(v1::LogId { term: 4, index: 1 });
+        let base = Record::Base(Base { vote: None, purged, committed: purged });
+        let dir = tempfile::tempdir().unwrap();
+        left_with(dir.path(), &[&log[..], &[base]].concat());
+        let (index, accounts, coordinators) = salvaged(dir.path()).unwrap();
+        assert_eq!((index, coordinators), (3, vec![]), "the archived log alone");
+        assert_eq!(accounts, ["one", "three", "two"]);
+    }
+
+    #[test]
+    fn a_log_whose_terms_go_back_is_not_salvaged() {
+        let log = [appended(1, 4, 1, "one"), appended(2, 5, 1, "two"), appended(3, 4, 2, "three")];
+        for (log, why) in [
+            (&log[..], "entry 3 of the group's log: it is of term 4, and the one before it of term 5"),
+            // The view is of term 4.
+            (&[appended(2, 3, 1, "two")], "entry 2 of the group's log: it is of term 3"),
+            (&[appended(3, 4, 1, "three")], "entry 3 of the group's log: it comes after entry 1"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            left_with(dir.path(), log);
+            let refused = salvaged(dir.path()).unwrap_err().to_string();
+            assert!(refused.contains(why), "{refused}");
+            assert!(examine(dir.path()).unwrap_err().to_string().contains(why));
+            assert!(!dir.path().join("salvaged.snapshot").exists());
+        }
+    }
+
+    /// A view that cannot be read any more after it was opened.
+    struct Failing;
+
+    impl Failing {
+        fn failed<T>() -> Result<T, ParticipantError> {
+            Err(ParticipantError::Store { shard: SHARD, path: "v".into(), why: "a broken disk".into() })
+        }
+    }
+
+    impl View for Failing {
+        fn read(&self) -> Result<crate::store::Held, ParticipantError> {
+            Self::failed()
+        }
+
+        fn meta(&self) -> Result<Meta, ParticipantError> {
+            Self::failed()
+        }
+
+        fn export(&self, _: TakeRecord<'_>) -> Result<Meta, ParticipantError> {
+            Self::failed()
+        }
+
+        fn replace(&self, _: Records<'_>, _: &Meta) -> Result<(), ParticipantError> {
+            Self::failed()
+        }
+
+        fn write(&self, _: Option<&Changes>, _: &Meta) -> Result<Written, ParticipantError> {
+            Self::failed()
+        }
+    }
+
+    #[test]
+    fn a_view_that_cannot_be_read_is_none_without_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(&dir.path().join("new"));
+        restore(&snapshot_in(dir.path()), &place).unwrap();
+        with_left(&place.data_dir, |mut left| {
+            let shard = left.shards.get_mut(&SHARD).unwrap();
+            assert_eq!(copy_of_view(SHARD, shard)?.read()?.wallet.accounts_count(), 2);
+            shard.view = Box::new(Failing);
+            let failed = copy_of_view(SHARD, shard).unwrap_err().to_string();
+            assert!(failed.contains("a broken disk"), "{failed}");
+            Ok(())
+        })
+        .unwrap();
     }
 
     #[test]

@@ -21,6 +21,14 @@ pub enum ReplicaError {
         /// What is wrong.
         why: String,
     },
+    /// An entry of the group's log is none that Raft could have put there.
+    #[error("entry {index} of the group's log: {why}")]
+    Entry {
+        /// Its index in the group's log; the first is 1.
+        index: u64,
+        /// What is wrong.
+        why: String,
+    },
     /// Raft has stopped: a broken disk, or a broken promise.
     #[error("raft: {0}")]
     Raft(String),

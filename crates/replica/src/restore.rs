@@ -105,10 +105,24 @@ pub struct Remainder {
 
 impl GroupLog {
     /// What comes after a position. The entries are not known to be committed, but for those up to [`Remainder::committed`].
-    pub fn remainder(&self, position: &Position) -> Remainder {
+    ///
+    /// Refused if they cannot be what Raft put there: it appends without gaps, and terms never go back. Nobody else checks a log that is
+    /// applied without a leader.
+    pub fn remainder(&self, position: &Position) -> Result<Remainder, ReplicaError> {
         let (vote_term, committed, entries) = self.after(position.index());
-        let last = entries.last().map_or(position.term(), Committed::term);
-        let (term, committed) = (vote_term.max(last), committed.max(position.index()));
-        Remainder { term, committed, entries }
+        let mut last = (position.index(), position.term());
+        for entry in &entries {
+            let (index, term) = (entry.index(), entry.term());
+            let wrong = |why| Err(ReplicaError::Entry { index, why });
+            if index != last.0 + 1 {
+                return wrong(format!("it comes after entry {}", last.0));
+            }
+            if term < last.1 {
+                return wrong(format!("it is of term {term}, and the one before it of term {}", last.1));
+            }
+            last = (index, term);
+        }
+        let (term, committed) = (vote_term.max(last.1), committed.max(position.index()));
+        Ok(Remainder { term, committed, entries })
     }
 }

@@ -531,7 +531,7 @@ async fn whoever_is_left_says_what_the_group_had() {
         }
         let log = GroupLog::new(Group(3), journal.clone(), Trim::of([Group(3)]), recovering).unwrap();
         let mut position = Position::default();
-        let remainder = log.remainder(&position);
+        let remainder = log.remainder(&position).unwrap();
         assert!(remainder.committed <= remainder.entries.len() as u64);
         let mut texts = Vec::new();
         for mut entry in remainder.entries {
