@@ -4,18 +4,16 @@
 //! **Invariant:** asks only: nothing of the group changes, but for a checkpoint that its owner writes sooner than it would have.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use escrow_journal::storage::{Disk, DiskFile};
+use escrow_journal::storage::DiskFile;
 use escrow_proto::v1;
 use futures_util::Stream;
 use futures_util::stream;
-use tokio::sync::oneshot;
 
 use crate::error::NotLeader;
 use crate::group::Replica;
-use crate::network::CHUNK_BYTES;
+use crate::network::{CHUNK_BYTES, Outgoing};
 use crate::runtime;
 use crate::types::Position;
 use crate::wire;
@@ -36,43 +34,22 @@ pub struct Exported {
     file: Arc<dyn DiskFile>,
     bytes: u64,
     position: Position,
-    _removed: Removed,
-}
-
-struct Removed {
-    disk: Arc<dyn Disk>,
-    path: PathBuf,
-}
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        if let Err(error) = self.disk.remove(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "a snapshot that was sent could not be removed");
-        }
-    }
+    _outgoing: Outgoing,
 }
 
 impl Replica {
     /// Makes a snapshot that includes everything that was acknowledged before this call, by whichever leader.
     pub async fn export(&self) -> Result<Exported, NotExported> {
-        let (told, exported) = oneshot::channel();
-        let replica = self.clone();
-        // In a task of its own: when whoever asked has gone, the file goes with the answer that nobody takes.
-        runtime::spawn(async move { drop(told.send(replica.make_export().await)) });
-        exported.await.unwrap_or_else(|_| Err(NotExported::Failed("the replica has ended".into())))
-    }
-
-    async fn make_export(&self) -> Result<Exported, NotExported> {
         let failed = |error: &dyn std::fmt::Display| NotExported::Failed(error.to_string());
         let index = self.read_index().await?;
-        let (path, position) = self.0.peers.export("backup", index).await.map_err(|error| failed(&error))?;
-        let removed = Removed { disk: Arc::clone(&self.0.peers.disk), path };
-        let file = removed.disk.open(&removed.path).map_err(|error| failed(&error))?;
+        let exported = self.0.peers.export("backup", index).await;
+        let (outgoing, position) = exported.map_err(|error| failed(&error))?;
+        let file = outgoing.open().map_err(|error| failed(&error))?;
         let bytes = file.size().map_err(|error| failed(&error))?;
         if position.index() < index {
             return Err(NotExported::Failed(format!("it is of entry {}, not of {index}", position.index())));
         }
-        Ok(Exported { file: Arc::from(file), bytes, position, _removed: removed })
+        Ok(Exported { file: Arc::from(file), bytes, position, _outgoing: outgoing })
     }
 }
 

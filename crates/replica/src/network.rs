@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use escrow_journal::storage::Disk;
+use escrow_journal::storage::{Disk, DiskFile};
 use escrow_proto::v1;
 use escrow_proto::v1::call_request::Call;
 use escrow_proto::v1::call_response::Answer;
@@ -105,19 +106,45 @@ impl Peers {
     }
 
     /// Has the owner write its newest checkpoint to a file, one that includes an entry. `receiver` is only for the name of the file.
-    pub(crate) async fn export(&self, receiver: &str, includes: u64) -> Result<(PathBuf, Position), String> {
+    ///
+    /// The file is waited for in a task of its own: the owner may write it after whoever asked has gone, and then it goes with the
+    /// answer that nobody takes.
+    pub(crate) async fn export(&self, receiver: &str, includes: u64) -> Result<(Outgoing, Position), String> {
         let name = format!("{}-to-{receiver}-{}{OUTGOING}", self.group, runtime::random());
-        let path = self.snapshot_dir.join(name);
-        let (done, exported) = oneshot::channel();
+        let file = Outgoing { disk: Arc::clone(&self.disk), path: self.snapshot_dir.join(name) };
+        let (done, written) = oneshot::channel();
         let feed = self.feed.upgrade().ok_or("the owner has ended")?;
-        let export = Fed::Export { path: path.clone(), includes, done };
+        let export = Fed::Export { path: file.path.clone(), includes, done };
         feed.send(export).map_err(|_| "the owner has ended")?;
-        let exported = exported.await.unwrap_or_else(|_| Err("the owner has let go of it".to_owned()));
-        if exported.is_err() {
-            // What there is of it would only fill the disk.
-            let _ = self.disk.remove(&path);
+        let (told, exported) = oneshot::channel();
+        runtime::spawn(async move {
+            let written = written.await.unwrap_or_else(|_| Err("the owner has let go of it".to_owned()));
+            drop(told.send(written.map(|position| (file, position))));
+        });
+        exported.await.unwrap_or_else(|_| Err("the replica has ended".to_owned()))
+    }
+}
+
+/// The file of a snapshot for somebody else: removed when this is dropped, whether it was sent, or canceled, or never written.
+pub(crate) struct Outgoing {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
+
+impl Outgoing {
+    pub(crate) fn open(&self) -> io::Result<Box<dyn DiskFile>> {
+        self.disk.open(&self.path)
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        match self.disk.remove(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.path.display(), %error, "the file of a snapshot could not be removed");
+            }
+            _ => {}
         }
-        Ok((path, exported?))
     }
 }
 
@@ -182,12 +209,12 @@ impl Peer {
     async fn send_file(
         &self,
         vote: Vote,
-        path: &Path,
+        file: &Outgoing,
         position: &Position,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         // The file is for this transfer alone: what is wrong with it is no reason to stop Raft.
-        let lost = |error: std::io::Error| StreamingError::Network(NetworkError::new(&error));
-        let file = self.peers.disk.open(path).map_err(lost)?;
+        let lost = |error: io::Error| StreamingError::Network(NetworkError::new(&error));
+        let file = file.open().map_err(lost)?;
         let size = file.size().map_err(lost)?;
         let mut offset = 0;
         loop {
@@ -283,13 +310,9 @@ impl RaftNetworkV2<Types> for Peer {
         let send = async {
             let receiver = MemberId::from_raw(self.target).to_string();
             let exported = self.peers.export(&receiver, 0).await;
-            let (path, position) =
+            let (file, position) =
                 exported.map_err(|why| StreamingError::Network(NetworkError::from_string(why)))?;
-            let sent = self.send_file(vote, &path, &position).await;
-            if let Err(error) = self.peers.disk.remove(&path) {
-                tracing::warn!(path = %path.display(), %error, "a snapshot that was sent could not be removed");
-            }
-            sent
+            self.send_file(vote, &file, &position).await
         };
         match runtime::Runtime::select2(Box::pin(send), Box::pin(cancel)).await {
             Select2::First(result) => result,
@@ -311,5 +334,110 @@ impl RaftNetworkV2<Types> for Peer {
             Answer::Transfer(answer) => Err(RPCError::Network(NetworkError::from_string(answer.refused))),
             _ => Err(malformed(UNEXPECTED)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use escrow_journal::storage::OsDisk;
+    use escrow_types::ParticipantId;
+    use openraft::vote::{RaftLeaderId as _, RaftVote as _};
+    use tokio::sync::mpsc::UnboundedReceiver;
+
+    use super::*;
+    use crate::types::{LeaderId, SnapshotMeta};
+
+    /// Says that it was called, and never answers.
+    struct Silent(mpsc::UnboundedSender<()>);
+
+    impl Transport for Silent {
+        fn call(
+            &self,
+            _: &str,
+            _: v1::CallRequest,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<v1::CallResponse, CallError>> {
+            self.0.send(()).unwrap();
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// The way to a member that never answers, the calls to it, and what the owner is told.
+    fn peer(dir: &Path) -> (Peer, UnboundedReceiver<()>, UnboundedReceiver<Fed>, mpsc::UnboundedSender<Fed>) {
+        let (calls, called) = mpsc::unbounded_channel();
+        let (feed, fed) = mpsc::unbounded_channel();
+        let peers = Peers {
+            group: GroupId::Shard(ParticipantId(0)),
+            me: MemberId::first(1),
+            cluster_id: "c".into(),
+            transport: Arc::new(Silent(calls)),
+            directory: Arc::default(),
+            disk: OsDisk::shared(),
+            snapshot_dir: Arc::new(dir.to_owned()),
+            feed: feed.downgrade(),
+            lead: Lead::default(),
+        };
+        let target = MemberId::first(2).get();
+        (Peer { peers, target, endpoint: String::new(), echo: None }, called, fed, feed)
+    }
+
+    fn send(
+        mut peer: Peer,
+    ) -> (oneshot::Sender<()>, impl Future<Output = Result<SnapshotResponse<Types>, StreamingError<Types>>>)
+    {
+        let (cancel, canceled) = oneshot::channel();
+        let cancel_sent = async move {
+            canceled.await.unwrap();
+            ReplicationClosed::new("no leader any more")
+        };
+        let vote = Vote::from_leader_id(LeaderId::new(1, 1), true);
+        let snapshot = RaftSnapshot { meta: SnapshotMeta::default(), snapshot: Snapshot::Checkpoint };
+        let option = RPCOption::new(Duration::from_secs(60));
+        (cancel, async move { peer.full_snapshot(vote, snapshot, cancel_sent, option).await })
+    }
+
+    fn asked(fed: Option<Fed>) -> (PathBuf, oneshot::Sender<Result<Position, String>>) {
+        match fed {
+            Some(Fed::Export { path, done, .. }) => (path, done),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_file_of_a_snapshot_goes_when_sending_it_is_canceled() {
+        let dir = tempfile::tempdir().unwrap();
+        let (peer, mut called, mut fed, _feed) = peer(dir.path());
+        let (cancel, sent) = send(peer);
+        let sent = tokio::spawn(sent);
+        let (path, done) = asked(fed.recv().await);
+        std::fs::write(&path, "a checkpoint").unwrap();
+        done.send(Ok(Position::default())).unwrap();
+        called.recv().await.unwrap();
+        assert!(path.exists(), "it is being sent");
+        cancel.send(()).unwrap();
+        assert!(matches!(sent.await.unwrap(), Err(StreamingError::Closed(_))));
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn the_file_of_a_snapshot_goes_when_it_is_written_after_sending_was_canceled() {
+        let dir = tempfile::tempdir().unwrap();
+        let (peer, mut called, mut fed, _feed) = peer(dir.path());
+        let (cancel, sent) = send(peer);
+        let sent = tokio::spawn(sent);
+        let (path, done) = asked(fed.recv().await);
+        cancel.send(()).unwrap();
+        assert!(matches!(sent.await.unwrap(), Err(StreamingError::Closed(_))));
+        std::fs::write(&path, "a checkpoint").unwrap();
+        done.send(Ok(Position::default())).expect("somebody waits for it still");
+        let gone = async {
+            while path.exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), gone).await.expect("it goes");
+        assert!(called.try_recv().is_err(), "it was not sent");
     }
 }
