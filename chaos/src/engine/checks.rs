@@ -84,7 +84,7 @@ async fn settled(testbed: &Testbed) -> Verdict {
     verdict(&[Invariant::ReservationsEnd], "nothing is in doubt and no reservation is left", found)
 }
 
-/// No leader that was paused answered out of its past.
+/// No leader that was paused or cut off answered out of its past.
 fn nothing_stale(faults: &FaultLog) -> Option<Verdict> {
     let answers = faults.all_probed()?;
     let (asked, stale) =

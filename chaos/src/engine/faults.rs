@@ -21,7 +21,7 @@ pub(super) struct FaultLog {
     faults: Mutex<Vec<Fault>>,
     troubles: Mutex<Vec<String>>,
     missed: Mutex<Vec<String>>,
-    /// What leaders answered that were paused; `None` while none was asked.
+    /// What leaders answered that were paused or cut off; `None` while none was asked.
     probed: Mutex<Option<Answers>>,
     kills: AtomicU64,
     /// Faults that last.
