@@ -34,9 +34,7 @@ async fn world() -> (World, AccountId, AccountId) {
 
 /// Asks one process once.
 fn impatient() -> Options {
-    let within = Duration::from_secs(2);
-    let retry = RetryPolicy::never();
-    Options { attempt_timeout: within, deadline: within, retry, ..Options::default() }
+    Options::once(Duration::from_secs(2))
 }
 
 #[cfg(feature = "failpoints")]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use escrow_client::report::{Phase, TransactionFilter};
-use escrow_client::{Client, ClientError, Options, RetryPolicy, ShardClient};
+use escrow_client::{Client, ClientError, Options, ShardClient};
 use escrow_cluster::Cluster;
 
 /// A server that does not answer by then is not asked again in this round.
@@ -22,13 +22,7 @@ const WAITING_FOR_SERVERS: [Phase; 4] =
 
 impl Operator {
     pub(super) fn new(cluster: &Cluster) -> Result<Self, ClientError> {
-        let options = Options {
-            connect_timeout: WITHIN,
-            attempt_timeout: WITHIN,
-            deadline: WITHIN,
-            retry: RetryPolicy::never(),
-            ..Options::default()
-        };
+        let options = Options::once(WITHIN);
         let client = Client::connect(cluster.coordinator_endpoints(), options.clone())?;
         let endpoints = cluster.participant_endpoints().into_iter();
         let shards = endpoints.map(|endpoint| ShardClient::connect(endpoint, options.clone()));

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use escrow_client::{Client, Options, RetryPolicy, ShardClient, State};
+use escrow_client::{Client, Options, ShardClient, State};
 use escrow_types::TransactionKey;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -106,13 +106,7 @@ impl Answers {
 impl Asker {
     /// Whether it answers, and as it must.
     async fn ask(&self) -> Result<bool, String> {
-        let options = Options {
-            connect_timeout: WITHIN,
-            attempt_timeout: WITHIN,
-            deadline: WITHIN,
-            retry: RetryPolicy::never(),
-            ..Options::default()
-        };
+        let options = Options::once(WITHIN);
         match self.known {
             Known::Confirmed(key) => {
                 let asked = match Client::connect([&*self.endpoint], options) {

@@ -62,6 +62,19 @@ impl Options {
             ..Self::default()
         }
     }
+
+    /// One attempt that may take so long, connecting included: for whoever wants to know what one process says now, or that it says
+    /// nothing.
+    #[must_use]
+    pub fn once(within: Duration) -> Self {
+        Self {
+            connect_timeout: within,
+            attempt_timeout: within,
+            deadline: within,
+            retry: RetryPolicy::never(),
+            ..Self::default()
+        }
+    }
 }
 
 /// Exponential pauses: each twice the last, up to a cap, each spread at random by half of itself both ways.
