@@ -42,8 +42,12 @@ impl Replica {
     pub async fn export(&self) -> Result<Exported, NotExported> {
         let failed = |error: &dyn std::fmt::Display| NotExported::Failed(error.to_string());
         let index = self.read_index().await?;
-        let exported = self.0.peers.export("backup", index).await;
-        let (outgoing, position) = exported.map_err(|error| failed(&error))?;
+        let (outgoing, position) = match self.0.peers.export("backup", index).await {
+            Ok(exported) => exported,
+            // Whoever leads no more lets go of what is to include an entry: it may never come there.
+            Err(_) if !self.0.standing.borrow().leads => return Err(self.not_leader().into()),
+            Err(why) => return Err(NotExported::Failed(why)),
+        };
         let file = outgoing.open().map_err(|error| failed(&error))?;
         let bytes = file.size().map_err(|error| failed(&error))?;
         if position.index() < index {

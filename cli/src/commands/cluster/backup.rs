@@ -15,12 +15,13 @@ use escrow_client::{Client, ClientError, report};
 use escrow_cluster::{GroupId, groups};
 use escrow_proto::v1;
 use escrow_proto::v1::replica_service_client::ReplicaServiceClient;
-use escrow_types::{ParticipantId, Partition};
+use escrow_service::reason_of;
+use escrow_types::{ParticipantId, Partition, Reason};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tonic::Streaming;
 use tonic::transport::Endpoint;
+use tonic::{Code, Status, Streaming};
 
 use super::survey::{Group, Processes, Survey};
 use super::tell;
@@ -447,12 +448,18 @@ async fn drain(client: &Client, within: Duration) -> Result<(), Failure> {
     }
 }
 
-/// As the newest leaders say.
+/// As the newest leaders say. What nobody waits for any more may not be logged as finished yet, and a snapshot would have it still: the
+/// state of a coordinator says so.
 async fn unfinished(client: &Client) -> Result<u64, Failure> {
     let mut unfinished = 0;
     for partition in 0..client.partitions() {
         let all = report::TransactionFilter::default();
-        unfinished += client.count_transactions(partition, &all).await?.0;
+        let (mut here, _) = client.count_transactions(partition, &all).await?;
+        if here == 0 {
+            let status = client.status(partition).await?;
+            here = status.coordinator.map_or(0, |coordinator| coordinator.unfinished);
+        }
+        unfinished += here;
     }
     Ok(unfinished)
 }
@@ -562,6 +569,28 @@ struct Export {
     stream: Streaming<v1::ExportGroupResponse>,
 }
 
+/// Why a leader was not heard to have made a snapshot.
+#[derive(Debug)]
+enum NotOpened {
+    /// It leads no more, or has gone: another may do it.
+    Elsewhere(String),
+    /// It could not, and another that is asked makes it no better.
+    Failed(String),
+}
+
+impl NotOpened {
+    fn of(status: &Status) -> Self {
+        let why = status.message().to_owned();
+        // What comes from no server is of the transport.
+        let is_lost = || matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
+        match reason_of(status) {
+            Some(Reason::NotLeader) => Self::Elsewhere(why),
+            None if is_lost() => Self::Elsewhere(why),
+            _ => Self::Failed(why),
+        }
+    }
+}
+
 /// Has the leader make a snapshot; asks another one when that is none any more.
 async fn open_export(group: GroupId, endpoints: Vec<String>) -> Result<Export, Failure> {
     let deadline = Instant::now() + LEADERLESS_MAX;
@@ -569,8 +598,8 @@ async fn open_export(group: GroupId, endpoints: Vec<String>) -> Result<Export, F
         let (endpoint, _) = find_leader(group, &endpoints).await?;
         match timeout(EXPORT_WITHIN, ask_for(group, &endpoint)).await {
             Ok(Ok(export)) => return Ok(export),
-            Ok(Err(_)) if Instant::now() < deadline => sleep(PAUSE).await,
-            Ok(Err(why)) => return Err(lost(group, &why)),
+            Ok(Err(NotOpened::Elsewhere(_))) if Instant::now() < deadline => sleep(PAUSE).await,
+            Ok(Err(NotOpened::Elsewhere(why) | NotOpened::Failed(why))) => return Err(lost(group, &why)),
             Err(_) => return Err(lost(group, "its leader does not get its snapshot done")),
         }
     }
@@ -580,18 +609,20 @@ fn lost(group: GroupId, why: &str) -> Failure {
     Failure::coded("EXPORT_FAILED", format!("{group}: {why}"))
 }
 
-async fn ask_for(group: GroupId, endpoint: &str) -> Result<Export, String> {
-    let endpoint = Endpoint::from_shared(endpoint.to_owned()).map_err(|error| error.to_string())?;
+async fn ask_for(group: GroupId, endpoint: &str) -> Result<Export, NotOpened> {
+    let endpoint = Endpoint::from_shared(endpoint.to_owned());
+    let endpoint = endpoint.map_err(|error| NotOpened::Failed(error.to_string()))?;
     let endpoint = endpoint
         .connect_timeout(LOOK)
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(10));
-    let channel = endpoint.connect().await.map_err(|_| "its leader has gone".to_owned())?;
+    let gone = |_| NotOpened::Elsewhere("its leader has gone".to_owned());
+    let channel = endpoint.connect().await.map_err(gone)?;
     let request = v1::ExportGroupRequest { group: Some(groups::name_of(group)) };
     let asked = ReplicaServiceClient::new(channel).export_group(request).await;
-    let mut stream = asked.map_err(|status| status.message().to_owned())?.into_inner();
-    let first = stream.message().await.map_err(|status| status.message().to_owned())?;
-    let first = first.ok_or_else(|| "an empty snapshot".to_owned())?;
+    let mut stream = asked.map_err(|status| NotOpened::of(&status))?.into_inner();
+    let first = stream.message().await.map_err(|status| NotOpened::of(&status))?;
+    let first = first.ok_or_else(|| NotOpened::Failed("an empty snapshot".to_owned()))?;
     Ok(Export { group, bytes: first.bytes, first: first.chunk, stream })
 }
 
@@ -619,6 +650,22 @@ impl Export {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_who_does_not_lead_or_has_gone_is_asked_again() {
+        let is_elsewhere = |status: &Status| matches!(NotOpened::of(status), NotOpened::Elsewhere(_));
+        assert!(is_elsewhere(&escrow_service::not_leader(None)));
+        for code in [Code::Unavailable, Code::Unknown, Code::Cancelled] {
+            assert!(is_elsewhere(&Status::new(code, "transport error")), "{code:?}");
+        }
+        for status in [
+            Status::internal("the snapshot cannot be made: no space left on device"),
+            Status::failed_precondition("no replica of shard-0 is here"),
+            escrow_service::refusal(Reason::Overloaded, "not now"),
+        ] {
+            assert!(!is_elsewhere(&status), "{status:?}");
+        }
+    }
 
     #[test]
     fn whoever_holds_a_backup_up_is_told_with_the_way_to_end_it() {
