@@ -43,6 +43,18 @@ enum Whom {
     Any,
 }
 
+impl Whom {
+    /// For a read of one shard: a follower can only keep bounds of which one is of this shard.
+    fn of(bounds: Option<&v1::ReadBounds>, shard: ParticipantId) -> Result<Self, Status> {
+        let Some(bounds) = bounds else { return Ok(Self::Leader) };
+        let position: ReadPosition = bounds.position.parse().map_err(|error: NoPosition| {
+            refusal(Reason::InvalidArgument, format!("bounds.position: {error}"))
+        })?;
+        let is_bound = bounds.age_max_ms > 0 || position.get(shard).is_some();
+        Ok(if is_bound { Self::Any } else { Self::Leader })
+    }
+}
+
 /// A request to one shard: one process may hold several, and this metadata says which is meant.
 fn shard_request<T>(peer: &Peer, message: T, within: Duration) -> Request<T> {
     let mut request = Request::new(message);
@@ -154,19 +166,10 @@ impl AccountService for Service {
         &self,
         request: Request<v1::GetAccountRequest>,
     ) -> Result<Response<v1::GetAccountResponse>, Status> {
-        let mut request = request.into_inner();
+        let request = request.into_inner();
         let id = form::account_id("account_id", &request.account_id).map_err(form::status)?;
         let peer = self.shard_of(&id)?;
-        if let Some(bounds) = &mut request.bounds {
-            let position: ReadPosition = bounds.position.parse().map_err(|error: NoPosition| {
-                refusal(Reason::InvalidArgument, format!("bounds.position: {error}"))
-            })?;
-            let shard = ParticipantId(peer.config.id);
-            let here = position.get(shard).map(|index| ReadPosition::of(shard, index));
-            bounds.position = here.map_or_else(String::new, |here| here.to_string());
-        }
-        let is_bound = |bounds: &v1::ReadBounds| bounds.age_max_ms > 0 || !bounds.position.is_empty();
-        let whom = if request.bounds.as_ref().is_some_and(is_bound) { Whom::Any } else { Whom::Leader };
+        let whom = Whom::of(request.bounds.as_ref(), ParticipantId(peer.config.id))?;
         let call = |mut client: AccountServiceClient<Channel>, request| async move {
             client.get_account(request).await
         };
