@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{self, account_id};
 use super::{Edge, invalid, refused, unknown};
-use crate::owner::{Handle, ReadBounds, Seen, View};
+use crate::owner::{Handle, ReadBounds};
 
 /// Accounts of one opening.
 const OPEN_ROWS_MAX: usize = 10_000;
@@ -35,16 +35,12 @@ impl Edge {
     }
 }
 
-/// What a read of a shard may lack; `None`: nothing.
-fn read_bounds(
-    bounds: Option<&proto::ReadBounds>,
-    shard: ParticipantId,
-) -> Result<Option<ReadBounds>, Status> {
-    let Some(proto::ReadBounds { age_max_ms, position }) = bounds else { return Ok(None) };
-    let position: ReadPosition = position.parse().map_err(|error: NoPosition| invalid(error.to_string()))?;
+/// The bounds of a read: how old what it sees may be, and what it must include, over all shards.
+fn read_bounds(bounds: Option<&proto::ReadBounds>) -> Result<(Option<Duration>, ReadPosition), Status> {
+    let Some(proto::ReadBounds { age_max_ms, position }) = bounds else { return Ok(Default::default()) };
+    let position = position.parse().map_err(|error: NoPosition| invalid(error.to_string()))?;
     let age_max = (*age_max_ms > 0).then(|| Duration::from_millis(u64::from(*age_max_ms)));
-    let position = position.get(shard).unwrap_or(0);
-    Ok((age_max.is_some() || position > 0).then_some(ReadBounds { age_max, position }))
+    Ok((age_max, position))
 }
 
 fn not_found(id: &str) -> Status {
@@ -99,19 +95,12 @@ impl AccountService for Edge {
     ) -> Result<Response<proto::GetAccountResponse>, Status> {
         let id = &request.get_ref().account_id;
         let key = account_id(id)?.key();
-        let bounds = request.get_ref().bounds.as_ref();
+        let (age_max, position) = read_bounds(request.get_ref().bounds.as_ref())?;
         for handle in self.candidates(request.metadata())? {
             let shard = ParticipantId(handle.shard());
-            let (view, seen) = match read_bounds(bounds, shard)? {
-                None => {
-                    let read = move |view: &View<'_>| (view.wallet.account(key), view.applied);
-                    let (view, applied) = handle.read_newest(read).await.map_err(refused)?;
-                    (view, Seen { applied, age: Some(Duration::ZERO) })
-                }
-                Some(bounds) => {
-                    handle.read_within(bounds, move |view| view.wallet.account(key)).await.map_err(refused)?
-                }
-            };
+            let bounds = ReadBounds { age_max, position: position.get(shard).unwrap_or(0) };
+            let reading = handle.read_within(bounds, move |view| view.wallet.account(key));
+            let (view, seen) = reading.await.map_err(refused)?;
             if let Some(view) = view {
                 return Ok(Response::new(proto::GetAccountResponse {
                     account: Some(convert::account(view, shard.0)),

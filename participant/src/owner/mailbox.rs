@@ -1,15 +1,16 @@
 //! The bounded way to an owner: commands and reads, and the permits that bound them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use escrow_replica::Replica;
 use escrow_types::Millis;
 use escrow_wallet::{Answers, Command, Wallet};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, watch};
 
-use super::seat::{ReadAt, Serving};
+use super::reads::{Read, asked};
+use super::seat::Serving;
 
 /// Permits are counted in units of so many bytes; every command costs at least one.
 const UNIT_BYTES: usize = 1_024;
@@ -33,9 +34,9 @@ pub(crate) struct View<'a> {
 
 pub(super) enum Job {
     Command(Submission),
-    Read(ReadAt),
+    Read(Box<dyn Read>),
     /// When an index is applied, if whoever asks still waits.
-    ReadAt(u64, ReadAt, Weak<()>),
+    ReadAt(u64, Box<dyn Read>),
 }
 
 /// Why a command was not taken. It was not logged and never will be.
@@ -92,12 +93,19 @@ pub(super) struct Limits {
     pub(super) payload_bytes: usize,
 }
 
-/// What a read may lack: see the message of this name.
+/// What a read may lack: see the message of this name. Without any, nothing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadBounds {
     pub(crate) age_max: Option<Duration>,
     /// 0: none.
     pub(crate) position: u64,
+}
+
+impl ReadBounds {
+    /// Nothing may lack.
+    const fn is_none(self) -> bool {
+        self.age_max.is_none() && self.position == 0
+    }
 }
 
 /// What a read has seen.
@@ -212,7 +220,8 @@ impl Handle {
         self.read_at(index, read).await
     }
 
-    /// Asks the owner, whether it leads or not, if it can keep the bounds, or soon; otherwise whoever leads is to be asked.
+    /// Asks the owner, whether it leads or not, if it can keep the bounds, or soon; otherwise whoever leads is to be asked. Without
+    /// bounds nothing may lack, which only a leader can say.
     pub(crate) async fn read_within<T: Send + 'static>(
         &self,
         bounds: ReadBounds,
@@ -221,7 +230,8 @@ impl Handle {
         /// A follower that lacks something has it by then, or is too far behind.
         const SOON: Duration = Duration::from_millis(250);
         let read = move |view: &View<'_>| (read(view), view.applied);
-        let Some((replica, serving)) = self.group.as_ref().filter(|_| self.check_serving().is_err()) else {
+        let follows = || !bounds.is_none() && self.check_serving().is_err();
+        let Some((replica, serving)) = self.group.as_ref().filter(|_| follows()) else {
             let (read, applied) = self.read_newest(read).await?;
             if applied < bounds.position {
                 return Err(Refused::NoSuchPosition);
@@ -250,12 +260,9 @@ impl Handle {
         index: u64,
         read: impl FnOnce(&View<'_>) -> T + Send + 'static,
     ) -> Result<T, Refused> {
-        let (sender, receiver) = oneshot::channel();
-        let read: ReadAt = Box::new(move |view| drop(sender.send(read(view))));
-        let waits = Arc::new(());
-        let job = Job::ReadAt(index, read, Arc::downgrade(&waits));
-        self.jobs.send(job).await.map_err(|_| Refused::Closed)?;
-        receiver.await.map_err(|_| self.check_serving().err().unwrap_or(Refused::Closed))
+        let (read, answer) = asked(read);
+        self.jobs.send(Job::ReadAt(index, read)).await.map_err(|_| Refused::Closed)?;
+        answer.await.map_err(|_| self.check_serving().err().unwrap_or(Refused::Closed))
     }
 
     /// Asks the owner; the answer is of applied state, which a replica that does not lead may have later than others.
@@ -263,12 +270,8 @@ impl Handle {
         &self,
         read: impl FnOnce(&View<'_>) -> T + Send + 'static,
     ) -> Result<T, Refused> {
-        let (sender, receiver) = oneshot::channel();
-        let job = Job::Read(Box::new(move |view| {
-            // Nobody waits for it any more: nothing to do.
-            let _ = sender.send(read(view));
-        }));
-        self.jobs.send(job).await.map_err(|_| Refused::Closed)?;
-        receiver.await.map_err(|_| Refused::Closed)
+        let (read, answer) = asked(read);
+        self.jobs.send(Job::Read(read)).await.map_err(|_| Refused::Closed)?;
+        answer.await.map_err(|_| Refused::Closed)
     }
 }

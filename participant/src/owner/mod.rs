@@ -9,6 +9,7 @@
 //! Reads are answered from applied state. Where the shard is a replica, a group stands in the journal's place: see [`seat`].
 
 mod mailbox;
+mod reads;
 mod seat;
 
 use std::collections::VecDeque;
@@ -25,7 +26,7 @@ use tokio::time::{Instant, sleep};
 use crate::checkpoint::{Checkpointer, Done};
 use crate::error::ParticipantError;
 use crate::failpoint;
-pub(crate) use mailbox::{Handle, Reached, ReadBounds, Refused, Seen, Submission, View};
+pub(crate) use mailbox::{Handle, Reached, ReadBounds, Refused, Submission, View};
 use mailbox::{Job, Limits};
 pub(crate) use seat::Seat;
 
@@ -104,7 +105,7 @@ pub(crate) struct Owner {
     checkpoint_running: Option<Checkpoint>,
     seat: Option<Seat>,
     /// Reads that wait until an index is applied.
-    reads: seat::Reads,
+    reads: reads::Reads,
     /// The entry that is being applied: answers name it.
     reached: Reached,
     /// Snapshots that wait for a checkpoint.
@@ -136,7 +137,7 @@ impl Owner {
         let (handle, jobs) = Handle::new(start.shard, &limits, group, reached.clone());
         let owner = Self {
             seat,
-            reads: seat::Reads::default(),
+            reads: reads::Reads::default(),
             reached,
             exports: Vec::new(),
             start,
@@ -201,9 +202,9 @@ impl Owner {
         let mut submissions = Vec::new();
         for job in jobs.drain(..) {
             match job {
-                Job::Read(read) => read(&self.view()),
-                Job::ReadAt(index, read, _) if index <= self.start.applied => read(&self.view()),
-                Job::ReadAt(index, read, waits) => self.reads.push(index, read, waits),
+                Job::Read(read) => read.answer(&self.view()),
+                Job::ReadAt(index, read) if index <= self.start.applied => read.answer(&self.view()),
+                Job::ReadAt(index, read) => self.reads.push(index, read),
                 Job::Command(submission) => {
                     if !submissions.is_empty()
                         && payload.len() + submission.command.bytes_estimate() > self.entry_bytes_max

@@ -8,14 +8,11 @@
 
 use std::path::PathBuf;
 
-use std::sync::Weak;
-
 use bytes::Bytes;
 use escrow_replica::{Committed, Fed, Feed, Position, Replica, Standing};
 use escrow_wallet::{Entry, Wallet};
 use tokio::sync::{oneshot, watch};
 
-use super::mailbox::View;
 use super::{Owner, Pending};
 use crate::error::ParticipantError;
 use crate::recovery::apply;
@@ -29,9 +26,6 @@ pub(crate) struct Serving {
     /// Who leads, if that is known and another.
     pub(crate) leader: Option<String>,
 }
-
-/// What is read of a state.
-pub(super) type ReadAt = Box<dyn FnOnce(&View<'_>) + Send>;
 
 /// A snapshot that is being installed.
 struct Installing {
@@ -334,58 +328,7 @@ impl Owner {
     /// Answers the reads that waited for what is applied now.
     pub(super) fn answer_reads(&mut self) {
         for read in self.reads.due(self.start.applied) {
-            read(&self.view());
+            read.answer(&self.view());
         }
-    }
-}
-
-/// Reads that wait until an index is applied.
-#[derive(Default)]
-pub(super) struct Reads {
-    waiting: Vec<(u64, ReadAt, Weak<()>)>,
-    /// Those whose askers have gone are dropped when there are so many.
-    sweep_at: usize,
-}
-
-impl Reads {
-    pub(super) fn push(&mut self, index: u64, read: ReadAt, waits: Weak<()>) {
-        /// Fewer are no burden.
-        const SWEPT_MIN: usize = 256;
-        if self.waiting.len() >= self.sweep_at.max(SWEPT_MIN) {
-            self.waiting.retain(|(_, _, waits)| waits.strong_count() > 0);
-            self.sweep_at = 2 * self.waiting.len();
-        }
-        self.waiting.push((index, read, waits));
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.waiting.clear();
-    }
-
-    fn due(&mut self, applied: u64) -> Vec<ReadAt> {
-        if self.waiting.is_empty() {
-            return Vec::new();
-        }
-        self.waiting.extract_if(.., |(index, ..)| *index <= applied).map(|(_, read, _)| read).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    #[test]
-    fn reads_that_nobody_waits_for_do_not_pile_up() {
-        let mut reads = Reads::default();
-        let waits = Arc::new(());
-        reads.push(7, Box::new(|_| ()), Arc::downgrade(&waits));
-        for _ in 0..100_000 {
-            let gone = Arc::new(());
-            reads.push(u64::MAX, Box::new(|_| ()), Arc::downgrade(&gone));
-        }
-        assert!(reads.waiting.len() < 1_000, "{}", reads.waiting.len());
-        assert_eq!((reads.due(6).len(), reads.due(7).len(), reads.due(7).len()), (0, 1, 0));
     }
 }
