@@ -72,14 +72,15 @@ impl Lead {
     pub(crate) fn sure_term(&self) -> Option<u64> {
         let Lease { metrics, lasts } = self.0.lease.get()?;
         let metrics = metrics.borrow_watched();
-        let voters = Replica::voters(&metrics);
-        // A leader that was removed is succeeded without a word to us.
-        if metrics.state != ServerState::Leader || !voters.contains(&metrics.id) {
-            return None;
-        }
-        if self.0.offering.load(Ordering::Acquire) > 0
+        if metrics.state != ServerState::Leader
+            || self.0.offering.load(Ordering::Acquire) > 0
             || metrics.current_term <= self.0.given_up.load(Ordering::Acquire)
         {
+            return None;
+        }
+        let voters = Replica::voters(&metrics);
+        // A leader that was removed is succeeded without a word to us.
+        if !voters.contains(&metrics.id) {
             return None;
         }
         let is_fresh = metrics.last_quorum_acked.is_some_and(|acked| *acked + *lasts > Instant::of_now());

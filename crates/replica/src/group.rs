@@ -13,7 +13,7 @@
 //!
 //! **Invariant:** no entry reaches the owner before it is committed, and none twice.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,12 +23,8 @@ use escrow_journal::storage::{Disk, DiskFile};
 use escrow_proto::v1;
 use futures_util::FutureExt as _;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::impls::ProgressResponder;
 use openraft::raft::linearizable_read::LinearizerOption;
-use openraft::raft::{ClientWriteResult, VoteRequest};
-use openraft::vote::{RaftLeaderId as _, RaftVote as _};
 use openraft::{Config, Raft, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
-use openraft_rt::AsyncRuntime as _;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::{NotLeader, ReplicaError};
@@ -37,10 +33,10 @@ use crate::log::GroupLog;
 use crate::machine::{Fed, Machine};
 use crate::membership;
 use crate::network::{Peers, Transport};
-use crate::runtime::{self, Runtime};
-use crate::types::{
-    Address, Commands, GroupId, LeaderId, LogId, Member, MemberId, Position, Term, Types, Vote,
-};
+use crate::proposing::keep_proposing;
+use crate::runtime;
+use crate::standing::{Standing, Watcher, step_down};
+use crate::types::{Address, GroupId, LogId, Member, MemberId, Position, Types};
 use crate::wire;
 
 /// Bytes of entries that a checkpoint includes and that are kept all the same, for followers that are a little behind: the others get
@@ -49,9 +45,6 @@ pub const BYTES_KEPT: usize = 32 << 20;
 /// Names of files of snapshots that are on their way end so.
 pub(crate) const OUTGOING: &str = ".outgoing";
 pub(crate) const INCOMING: &str = ".incoming";
-/// Proposals handed to Raft in one go.
-const PROPOSALS_PER_TURN: usize = 64;
-
 /// Times of a group, in milliseconds. The same for all its members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
@@ -90,17 +83,6 @@ pub struct Settings {
     pub snapshot_dir: PathBuf,
     /// Bytes of entries that are kept although a checkpoint includes them: [`BYTES_KEPT`].
     pub bytes_kept: usize,
-}
-
-/// Whether a replica leads.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Standing {
-    /// The newest term that it knows.
-    pub term: u64,
-    /// It leads in this term.
-    pub leads: bool,
-    /// Endpoint of the leader, if it is known; never of this replica when it does not lead.
-    pub leader: Option<String>,
 }
 
 pub(crate) type RaftOf = Raft<Types, Machine>;
@@ -224,9 +206,18 @@ impl Replica {
         }
         let (proposals, proposed) = mpsc::unbounded_channel();
         let (tell, standing) = watch::channel(Standing::default());
-        runtime::spawn(hand_over(raft.clone(), proposed, standing.clone()));
-        let tidying = (log.clone(), Arc::clone(&checkpointed), bytes_kept);
-        runtime::spawn(watch_standing(raft.clone(), peers.clone(), times, tell, feed.downgrade(), tidying));
+        runtime::spawn(keep_proposing(raft.clone(), proposed, standing.clone()));
+        let watcher = Watcher {
+            raft: raft.clone(),
+            peers: peers.clone(),
+            times,
+            tell,
+            feed: feed.downgrade(),
+            log: log.clone(),
+            checkpointed: Arc::clone(&checkpointed),
+            bytes_kept,
+        };
+        runtime::spawn(watcher.run());
         let snapshots = Mutex::default();
         let heard = Heard::new();
         let replica = Self(Arc::new(Inner {
@@ -402,165 +393,6 @@ async fn found(raft: RaftOf, group: GroupId, members: Vec<Member>) {
     }
 }
 
-/// What one leader has proposed in one term and is not applied yet.
-#[derive(Default)]
-struct Window {
-    term: u64,
-    /// Of the next proposal.
-    next: u64,
-    proposals: VecDeque<Commands>,
-    /// One for each of the proposals, in their order.
-    answers: VecDeque<Answer>,
-}
-
-type Answer = tokio::sync::oneshot::Receiver<ClientWriteResult<Types>>;
-
-impl Window {
-    async fn send(&mut self, raft: &RaftOf, commands: Commands) -> bool {
-        let (responder, answer) = ProgressResponder::complete_only();
-        self.answers.push_back(answer);
-        raft.write(commands).with_leader(self.term).responder(responder).await.is_ok()
-    }
-
-    /// Resolves when the oldest proposal is answered: true if it is applied.
-    async fn answered(&mut self) -> bool {
-        match self.answers.front_mut() {
-            Some(answer) => matches!(answer.await, Ok(Ok(_))),
-            None => std::future::pending().await,
-        }
-    }
-}
-
-/// Takes proposals to Raft, in order. Raft refuses one when its lease has lapsed, and may take the next: that one is void, so all are sent again
-/// from the refused one on (go back N), until the term is over.
-async fn hand_over(
-    raft: RaftOf,
-    mut proposed: mpsc::UnboundedReceiver<(u64, Bytes)>,
-    standing: watch::Receiver<Standing>,
-) {
-    const PAUSE: Duration = Duration::from_millis(5);
-    let mut window = Window::default();
-    let mut batch = Vec::with_capacity(PROPOSALS_PER_TURN);
-    loop {
-        let is_applied = tokio::select! {
-            biased;
-            is_applied = window.answered() => is_applied,
-            count = proposed.recv_many(&mut batch, PROPOSALS_PER_TURN) => {
-                if count == 0 {
-                    return;
-                }
-                for (term, bytes) in batch.drain(..) {
-                    if term != window.term {
-                        window = Window { term, next: 1, ..Window::default() };
-                    }
-                    let commands = Commands { sequence: window.next, bytes };
-                    window.next += 1;
-                    window.proposals.push_back(commands.clone());
-                    if !window.send(&raft, commands).await {
-                        return;
-                    }
-                }
-                continue;
-            }
-        };
-        if is_applied {
-            window.answers.pop_front();
-            window.proposals.pop_front();
-            continue;
-        }
-        window.answers.clear();
-        let leads = {
-            let standing = standing.borrow();
-            standing.leads && standing.term == window.term
-        };
-        if !leads {
-            // Whoever comes later in this term is refused by Raft.
-            window.proposals.clear();
-            continue;
-        }
-        runtime::sleep(PAUSE).await;
-        for commands in window.proposals.clone() {
-            if !window.send(&raft, commands).await {
-                return;
-            }
-        }
-    }
-}
-
-/// Follows who leads, and has a leader without a quorum give up.
-async fn watch_standing(
-    raft: RaftOf,
-    peers: Peers,
-    times: Times,
-    tell: watch::Sender<Standing>,
-    feed: mpsc::WeakUnboundedSender<Fed>,
-    (log, checkpointed, bytes_kept): (GroupLog, Arc<Mutex<Position>>, usize),
-) {
-    // Beyond the lease that followers grant, and some heartbeats that were lost.
-    let silence_max = Duration::from_millis(times.election_ms * 4);
-    let mut metrics = raft.metrics();
-    let mut leads_since = None;
-    let mut half_made_since = None;
-    loop {
-        let now = runtime::Instant::of_now();
-        let standing = {
-            let metrics = metrics.borrow_and_update();
-            if let Err(error) = &metrics.running_state {
-                if let Some(feed) = feed.upgrade() {
-                    let _ = feed.send(Fed::Stopped(error.to_string()));
-                }
-                return;
-            }
-            standing_of(&metrics, &peers)
-        };
-        leads_since = leads_since.filter(|_| standing.leads).or(standing.leads.then_some(now));
-        let is_alone = Replica::voters(&raft.metrics().borrow_watched()).len() == 1;
-        if standing.leads && !is_alone {
-            let heard = raft.metrics().borrow_watched().last_quorum_acked;
-            let heard = heard.map_or(leads_since, |heard| Some(*heard)).max(leads_since);
-            if heard.is_some_and(|heard| now - heard > silence_max) {
-                tracing::warn!(group = %peers.group, term = standing.term, "no quorum answers: giving up leadership");
-                step_down(&raft, standing.term).await;
-                leads_since = None;
-            }
-        }
-        // Whoever began a change of the members and made its first half may have gone, or may not be asked any more.
-        let half_made = membership::half_made(&raft.metrics().borrow_watched()).filter(|_| standing.leads);
-        half_made_since = half_made_since.filter(|_| half_made.is_some()).or(half_made.as_ref().map(|_| now));
-        if let (Some(wanted), Some(since)) = (half_made, half_made_since)
-            && now - since > Duration::from_millis(times.election_ms)
-        {
-            tracing::info!(group = %peers.group, term = standing.term, "ending a change of the members that was left half made");
-            half_made_since = None;
-            let raft = raft.clone();
-            // Whether it was done is looked at again.
-            runtime::spawn(async move { drop(raft.change_membership(wanted, false).await) });
-        }
-        // A group that is quiet must not keep old segments for those that are not.
-        if log.is_old(bytes_kept) {
-            let checkpointed = checkpointed.lock().unwrap_or_else(PoisonError::into_inner).last;
-            if let Some(upto) = checkpointed.and_then(|last| log.superfluous(last, bytes_kept)) {
-                let _ = raft.trigger().purge_log(upto).await;
-            }
-            if let Err(error) = log.rebase() {
-                tracing::warn!(%error, "the log of a group cannot be tidied");
-            }
-        }
-        tell.send_if_modified(|told| {
-            let changed = *told != standing;
-            *told = standing;
-            changed
-        });
-        if tell.is_closed() {
-            return;
-        }
-        let pause = runtime::sleep(Duration::from_millis(times.election_ms));
-        if let openraft_rt::Select2::First(Err(_)) = Runtime::select2(metrics.changed(), pause).await {
-            return;
-        }
-    }
-}
-
 /// Lets entries go that a checkpoint includes, once Raft knows of it; and what else keeps old segments of the journal.
 async fn give_up_entries(raft: &RaftOf, log: &GroupLog, checkpointed: LogId, bytes_kept: usize) {
     const PAUSE: Duration = Duration::from_millis(20);
@@ -575,27 +407,6 @@ async fn give_up_entries(raft: &RaftOf, log: &GroupLog, checkpointed: LogId, byt
         // A stopped Raft tells the owner by the feed.
         let _ = raft.trigger().purge_log(upto).await;
     }
-}
-
-/// Has a leader give up: openraft has no verb for it, but gives its vote in a newer term to whoever asks. Nobody asks here, so that
-/// nobody leads in that term by it; in the next ones it takes part like any other.
-async fn step_down(raft: &RaftOf, term: u64) {
-    const NOBODY: u64 = u64::MAX;
-    let vote = Vote::from_leader_id(LeaderId::new(term + 1, NOBODY), false);
-    let beyond_all = LogId { leader_id: Term::new(term + 1), index: u64::MAX - 1 };
-    let mut request = VoteRequest::new(vote, Some(beyond_all));
-    // Its own lease does not protect it from itself.
-    request.leadership_transfer = true;
-    // A stopped Raft tells the owner by the feed.
-    let _ = raft.vote(request).await;
-}
-
-fn standing_of(metrics: &RaftMetrics<Types>, peers: &Peers) -> Standing {
-    let leads = metrics.state == ServerState::Leader;
-    let membership = metrics.membership_config.membership();
-    let leader = metrics.current_leader.filter(|&leader| leads || leader != metrics.id);
-    let leader = leader.and_then(|id| membership.get_node(&id).map(|node| peers.endpoint(id, node)));
-    Standing { term: metrics.current_term, leads, leader }
 }
 
 /// What operators see of a replica. The owner adds what it has applied.

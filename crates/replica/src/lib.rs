@@ -7,7 +7,8 @@
 //! # Layout
 //! - [`config`]: what a server is told of replication
 //! - [`freshness`]: who is sure to lead, and how old the state of a follower may be
-//! - [`group`]: [`Replica`], one replica of a group: propose, standing, read index, status
+//! - [`group`]: [`Replica`], one replica of a group: propose, read index, status; `proposing`: proposals until they are applied;
+//!   `standing`: who leads, and what a leader sees to
 //! - [`log`]: the log of a group as a virtual log in the journal of the process
 //! - [`machine`]: committed entries and snapshots on their way to the owner ([`Fed`])
 //! - [`network`]: calls to other replicas; [`service`]: calls from them; [`grpc`]: both over gRPC
@@ -31,9 +32,11 @@ pub mod log;
 pub mod machine;
 pub mod membership;
 pub mod network;
+mod proposing;
 pub mod restore;
 pub mod runtime;
 pub mod service;
+mod standing;
 mod types;
 mod watch;
 mod wire;
@@ -41,10 +44,11 @@ mod wire;
 pub use config::Replication;
 pub use error::{Malformed, NotLeader, ReplicaError};
 pub use freshness::Freshness;
-pub use group::{Feed, Replica, Settings, Standing, Times};
+pub use group::{Feed, Replica, Settings, Times};
 pub use log::{GroupLog, Recovering, Trim};
 pub use machine::{Committed, Fed};
 pub use membership::ChangeError;
 pub use network::{CallError, Transport};
 pub use service::Replicas;
+pub use standing::Standing;
 pub use types::{GroupId, Member, MemberId, Position};

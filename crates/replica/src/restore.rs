@@ -19,11 +19,8 @@ use prost::Message as _;
 use crate::error::ReplicaError;
 use crate::log::GroupLog;
 use crate::machine::Committed;
-use crate::types::{Member, MemberId, Membership, Position, StoredMembership};
+use crate::types::{Member, MemberId, Membership, NOBODY, Position, StoredMembership};
 use crate::wire;
-
-/// A member that there is never: a vote for it says only that no older term is to come back.
-const NOBODY: u64 = u64::MAX;
 
 /// What a replica is to be whose state is restored.
 #[derive(Debug, Clone)]

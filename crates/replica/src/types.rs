@@ -45,6 +45,9 @@ impl fmt::Display for Commands {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Address(pub String);
 
+/// A member that there never is: a vote for it says only that no older term is to come back, and nobody leads by it.
+pub(crate) const NOBODY: u64 = u64::MAX;
+
 pub(crate) type LeaderId = leader_id_std::LeaderId<u64, u64>;
 pub(crate) type Term = <LeaderId as openraft::vote::RaftLeaderId>::Committed;
 pub(crate) type Vote = openraft::impls::Vote<LeaderId>;
