@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use escrow_cluster::GroupId;
 use escrow_cluster::groups::parse_group;
+use escrow_cluster::{GroupId, begin_empty};
 use escrow_coordinator::config::Slots;
+use escrow_journal::storage::{OsDisk, durable_replace};
 use escrow_types::{AccountId, Epoch, Partition, Slot};
 use serde::{Deserialize, Serialize};
 
@@ -193,7 +194,7 @@ impl Backup {
                 return Err(format!("{group} is of cluster {other}, not of {}", self.cluster_id));
             }
         }
-        let shards = found.iter().filter(|(group, _)| matches!(group, GroupId::Shard(_)));
+        let shards = found.iter().filter(|(group, _)| !group.is_coordinator());
         if shards.clone().count() == 0 {
             return Err("it has no shard".to_owned());
         }
@@ -204,25 +205,20 @@ impl Backup {
                 return Err(format!("{missing} is missing, which {shard} has heard of"));
             }
         }
-        let is_coordinator = |(group, _): &(GroupId, Found)| matches!(group, GroupId::Coordinator(_));
-        if found.iter().any(is_coordinator) { Ok(()) } else { Err("it has no coordinator".to_owned()) }
+        let has_coordinator = found.iter().any(|(group, _)| group.is_coordinator());
+        if has_coordinator { Ok(()) } else { Err("it has no coordinator".to_owned()) }
     }
 
     /// Writes `backup.json`, durably, as the last file of the backup.
     pub fn write(&self, dir: &Path) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(self)
             .map_err(|error| Failure::internal(format!("{MANIFEST} cannot be written: {error}")))?;
-        let (path, temporary) = (dir.join(MANIFEST), dir.join(format!("{MANIFEST}.tmp")));
-        let write = || {
-            sync_dir(dir)?;
-            let mut file = File::create_new(&temporary)?;
-            file.write_all(text.as_bytes())?;
-            file.write_all(b"\n")?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            sync_dir(dir)
-        };
-        write().map_err(at(&path))
+        let (path, disk) = (dir.join(MANIFEST), OsDisk::shared());
+        // The names of the snapshots first.
+        let synced = disk.sync_dir(dir);
+        synced
+            .and_then(|()| durable_replace(&*disk, &path, format!("{text}\n").as_bytes()))
+            .map_err(at(&path))
     }
 }
 
@@ -299,10 +295,6 @@ pub fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
     move |error| Failure::coded("IO", format!("{}: {error}", path.display()))
 }
 
-fn sync_dir(dir: &Path) -> std::io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
 /// A directory for a backup, empty or not there yet. What is put there goes again, unless the backup is finished.
 #[derive(Debug)]
 pub struct Target {
@@ -314,18 +306,7 @@ pub struct Target {
 impl Target {
     /// Makes it, or refuses what is not empty.
     pub fn begin(dir: &Path) -> Result<Self, Failure> {
-        fs::create_dir_all(dir).map_err(at(dir))?;
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        sync_dir(parent).map_err(at(parent))?;
-        let first = fs::read_dir(dir).map_err(at(dir))?.next().transpose().map_err(at(dir))?;
-        if let Some(stranger) = first {
-            let name = stranger.file_name();
-            return Err(Failure::bad_input(format!(
-                "{} is not empty: it holds '{}'",
-                dir.display(),
-                name.to_string_lossy()
-            )));
-        }
+        begin_empty(dir)?;
         Ok(Self { dir: dir.to_owned(), files: Vec::new(), is_finished: false })
     }
 

@@ -23,9 +23,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use escrow_coordinator::config::Slots;
-use escrow_replica::Replication;
-use escrow_types::ParticipantId;
+use escrow_replica::{GroupId, Replication};
 use escrow_types::routing::SLOTS;
+use escrow_types::{ParticipantId, Partition};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
@@ -207,6 +207,14 @@ impl ClusterFile {
 }
 
 impl Node {
+    /// The group that it is of.
+    pub const fn group_id(&self) -> GroupId {
+        match self.kind {
+            Kind::Coordinator => GroupId::Coordinator(Partition(self.group)),
+            Kind::Participant => GroupId::Shard(ParticipantId(self.group)),
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
         let Self { name, endpoint, .. } = self;
         let is_file_name = !name.starts_with('.') && !name.is_empty();

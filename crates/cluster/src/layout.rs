@@ -216,22 +216,11 @@ pub struct Restoring {
 impl Restoring {
     /// Begins with a directory that is empty, or not there yet.
     pub fn begin(data_dir: &Path) -> Result<Self, ClusterError> {
-        fs::create_dir_all(data_dir).map_err(at(data_dir))?;
-        let stranger = fs::read_dir(data_dir).map_err(at(data_dir))?.next().transpose();
-        if let Some(stranger) = stranger.map_err(at(data_dir))? {
-            return Err(ClusterError::Invalid(format!(
-                "{} is not empty: it holds '{}'",
-                data_dir.display(),
-                stranger.file_name().to_string_lossy()
-            )));
-        }
+        begin_empty(data_dir)?;
         let marker = data_dir.join(RESTORING);
         File::create_new(&marker).map_err(at(&marker))?;
         // Before anything else is there.
-        let parent = data_dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-        for dir in [data_dir, parent.unwrap_or(Path::new("."))] {
-            sync_dir(dir).map_err(at(dir))?;
-        }
+        sync_dir(data_dir).map_err(at(data_dir))?;
         Ok(Self { path: data_dir.to_owned(), made: Vec::new(), is_finished: false })
     }
 
@@ -278,6 +267,21 @@ impl Drop for Restoring {
             let _ = fs::remove_file(self.path.join(RESTORING));
         }
     }
+}
+
+/// Makes a directory, durably, or takes one that is empty; refuses any other.
+pub fn begin_empty(dir: &Path) -> Result<(), ClusterError> {
+    fs::create_dir_all(dir).map_err(at(dir))?;
+    let stranger = fs::read_dir(dir).map_err(at(dir))?.next().transpose();
+    if let Some(stranger) = stranger.map_err(at(dir))? {
+        return Err(ClusterError::Invalid(format!(
+            "{} is not empty: it holds '{}'",
+            dir.display(),
+            stranger.file_name().to_string_lossy()
+        )));
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    sync_dir(parent).map_err(at(parent))
 }
 
 fn sync_dir(path: &Path) -> std::io::Result<()> {

@@ -39,6 +39,6 @@ mod supervisor;
 pub use error::ClusterError;
 pub use escrow_replica::GroupId;
 pub use health::wait_serving;
-pub use layout::{Manifest, ManifestEntry, Restoring, size_of};
+pub use layout::{Manifest, ManifestEntry, Restoring, begin_empty, size_of};
 pub use spec::{NodeId, Restart, Role, Spec, check_replicas};
 pub use supervisor::{Cluster, Event};

@@ -84,7 +84,7 @@ impl Group {
             }
             _ => judge(&self.ask().await, wanted)?,
         };
-        if matches!(self.group, GroupId::Coordinator(_)) {
+        if self.group.is_coordinator() {
             greeted(self.endpoint(leader)).await.map_err(|why| Unready { node: leader, why })?;
         }
         Ok(leader)

@@ -68,6 +68,13 @@ pub enum GroupId {
     Shard(ParticipantId),
 }
 
+impl GroupId {
+    /// Whether it is the partition of a coordinator, and not a shard.
+    pub const fn is_coordinator(self) -> bool {
+        matches!(self, Self::Coordinator(_))
+    }
+}
+
 impl fmt::Display for GroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::tell;
 use crate::backup::{Backup, Found, GroupBackup};
-use crate::cluster_file::{ClusterFile, Kind};
+use crate::cluster_file::ClusterFile;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 
@@ -180,10 +180,10 @@ impl Plan {
                 "--replicas 1: a server without replicas keeps its log another way; take 3",
             ));
         }
-        let count = |of: fn(&GroupId) -> bool| found.iter().filter(|(group, _)| of(group)).count() as u16;
+        let coordinators = found.iter().filter(|(group, _)| group.is_coordinator()).count();
         let spec = Spec {
-            participants: count(|group| matches!(group, GroupId::Shard(_))),
-            coordinators: count(|group| matches!(group, GroupId::Coordinator(_))),
+            participants: (found.len() - coordinators) as u16,
+            coordinators: coordinators as u16,
             replicas,
             ..Spec::new(&args.data_dir)?
         };
@@ -222,10 +222,7 @@ impl Plan {
         }
         let mut nodes = Vec::new();
         for node in &file.node {
-            let group = match node.kind {
-                Kind::Coordinator => GroupId::Coordinator(escrow_types::Partition(node.group)),
-                Kind::Participant => GroupId::Shard(escrow_types::ParticipantId(node.group)),
-            };
+            let group = node.group_id();
             if !found.iter().any(|(other, _)| *other == group) {
                 return Err(Failure::bad_config(format!("{}: {group} is not in the backup", node.name)));
             }

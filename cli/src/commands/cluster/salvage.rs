@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::tell;
 use crate::backup::{self, Backup, GroupBackup, Salvaged, Target};
-use crate::cluster_file::{ClusterFile, Kind};
+use crate::cluster_file::{ClusterFile, Node};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 
@@ -57,10 +57,7 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let mut slots = None;
     if let Some(path) = &args.cluster_file {
         let file = ClusterFile::load(path)?;
-        expected.extend(file.node.iter().map(|node| match node.kind {
-            Kind::Coordinator => GroupId::Coordinator(Partition(node.group)),
-            Kind::Participant => GroupId::Shard(ParticipantId(node.group)),
-        }));
+        expected.extend(file.node.iter().map(Node::group_id));
         slots = Some(file.slots);
     }
     if expected.is_empty() {
