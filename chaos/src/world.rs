@@ -56,6 +56,11 @@ pub fn scratch() -> TempDir {
         .expect("the target directory can be written")
 }
 
+/// A group by its name.
+pub fn group(name: &str) -> GroupId {
+    groups::parse_group(name).expect("a group")
+}
+
 /// Limits of the tests' client: patient enough for a restart, and quick to try again.
 pub fn options() -> Options {
     let retry = RetryPolicy {
@@ -82,6 +87,14 @@ impl World {
         let world = Self::over(scratch(), change).await;
         world.open([(&id(TREASURY), Overdraft::Unlimited)]).await;
         world
+    }
+
+    /// A coordinator and two shards, each three times, and an account with so much money on each shard.
+    pub async fn replicated(funds: u64) -> (Self, AccountId, AccountId) {
+        let world = Self::with(|spec| spec.replicas = 3).await;
+        let alice = world.rich(0, "alice", funds).await;
+        let bob = world.rich(1, "bob", funds).await;
+        (world, alice, bob)
     }
 
     /// A cluster over what is in a directory.

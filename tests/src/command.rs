@@ -3,7 +3,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::process::Command;
+use rustix::process::Pid;
+use tokio::process::{Child, Command};
 
 use escrow_chaos::world::{World, binary};
 
@@ -35,8 +36,16 @@ impl Ran {
     }
 }
 
-/// Runs `escrow` with these words, without a terminal and without input.
-pub async fn escrow(words: &[&str]) -> Ran {
+/// A command that runs; killed when it is dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    /// For whoever reads why a test failed.
+    words: String,
+}
+
+/// Starts `escrow` with these words, without a terminal and without input.
+pub fn start(words: &[&str]) -> Running {
     let child = Command::new(binary())
         .args(words)
         .env_remove("ESCROW_ENDPOINT")
@@ -46,13 +55,30 @@ pub async fn escrow(words: &[&str]) -> Ran {
         .kill_on_drop(true)
         .spawn()
         .expect("the binary can be run");
-    let ended = tokio::time::timeout(WITHIN, child.wait_with_output()).await;
-    let output =
-        ended.unwrap_or_else(|_| panic!("escrow {words:?} did not end")).expect("a child can be waited for");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
-    let code =
-        output.status.code().unwrap_or_else(|| panic!("escrow {words:?} was killed: {:?}", output.status));
-    Ran { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+    Running { child, words: format!("escrow {words:?}") }
+}
+
+impl Running {
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().expect("it was not waited for").cast_signed()).expect("a pid")
+    }
+
+    /// Waits for its end.
+    pub async fn ends_within(self, within: Duration) -> Ran {
+        let Self { child, words } = self;
+        let ended = tokio::time::timeout(within, child.wait_with_output()).await;
+        let output =
+            ended.unwrap_or_else(|_| panic!("{words} did not end")).expect("a child can be waited for");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+        let code = output.status.code().unwrap_or_else(|| panic!("{words} was killed: {:?}", output.status));
+        Ran { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+/// Runs `escrow` with these words, without a terminal and without input.
+pub async fn escrow(words: &[&str]) -> Ran {
+    start(words).ends_within(WITHIN).await
 }
 
 /// Runs a client command against a cluster, with JSON as its output. Words are divided at blanks.

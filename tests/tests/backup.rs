@@ -1,15 +1,13 @@
 //! Backups of clusters of replicas: made under load, restored beside the old cluster, and salvaged from the disks that are left.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use escrow_client::{Leg, Outcome, State, Transfer};
-use escrow_cluster::GroupId;
-use escrow_cluster::groups::parse_group;
 use escrow_proto::v1::replica::Role;
+use escrow_tests::command::start;
 use escrow_tests::wait::{holds, until};
-use escrow_tests::world::{USD, binary, scratch, transfer, tx};
+use escrow_tests::world::{USD, group, scratch, transfer, tx};
 use escrow_tests::{Ran, World, escrow};
 use escrow_types::AccountId;
 use tempfile::TempDir;
@@ -19,15 +17,8 @@ use tokio::task::JoinHandle;
 const FUNDS: u64 = 1_000_000;
 const CALLERS: u64 = 4;
 
-fn group(name: &str) -> GroupId {
-    parse_group(name).expect("a group")
-}
-
 async fn world() -> (World, AccountId, AccountId) {
-    let world = World::with(|spec| spec.replicas = 3).await;
-    let alice = world.rich(0, "alice", FUNDS).await;
-    let bob = world.rich(1, "bob", FUNDS).await;
-    (world, alice, bob)
+    World::replicated(FUNDS).await
 }
 
 /// Runs `escrow cluster VERB` with JSON as its output.
@@ -268,25 +259,14 @@ async fn without_a_leader(world: &mut World) {
 
 /// A backup that is waiting for a transaction is ended by SIGINT.
 async fn interrupted(world: &World, dir: &Path) {
-    let child = tokio::process::Command::new(binary())
-        .args(["cluster", "backup", text(dir), "--data-dir", text(world.data_dir())])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the binary can be run");
+    let running = start(&["cluster", "backup", text(dir), "--data-dir", text(world.data_dir())]);
     until("the cluster is paused", Duration::from_secs(30), async || {
         holds(is_paused(world).await, "not yet")
     })
     .await;
-    let pid = rustix::process::Pid::from_raw(child.id().expect("it runs").cast_signed()).expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it can be signalled");
-    let ended = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await;
-    let output = ended.expect("it ends").expect("a child can be waited for");
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("broken off"), "{stderr}");
+    rustix::process::kill_process(running.pid(), rustix::process::Signal::INT).expect("it can be signalled");
+    let ran = running.ends_within(Duration::from_secs(60)).await.exits(1);
+    assert!(ran.stderr.contains("broken off"), "{ran:?}");
 }
 
 async fn refuse_to_restore(backup: &Path) {

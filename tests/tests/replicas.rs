@@ -7,12 +7,11 @@ use escrow_client::report::{self, Member};
 use escrow_client::{
     Client, ClientError, Leg, Options, ReadBounds, RetryPolicy, ShardClient, State, Transfer, Wait,
 };
-use escrow_cluster::groups::parse_group;
 use escrow_cluster::{GroupId, NodeId};
 use escrow_service::{leader_of, reason_of};
 use escrow_tests::World;
 use escrow_tests::wait::{holds, until};
-use escrow_tests::world::{USD, transfer, tx};
+use escrow_tests::world::{USD, group, transfer, tx};
 use escrow_types::{AccountId, Reason};
 use tokio::task::JoinSet;
 
@@ -20,16 +19,8 @@ use tokio::task::JoinSet;
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 const FUNDS: u64 = 1_000;
 
-fn group(name: &str) -> GroupId {
-    parse_group(name).expect("a group")
-}
-
-/// A coordinator and two shards, each three times, and an account with money on each shard.
 async fn world() -> (World, AccountId, AccountId) {
-    let world = World::with(|spec| spec.replicas = 3).await;
-    let alice = world.rich(0, "alice", FUNDS).await;
-    let bob = world.rich(1, "bob", FUNDS).await;
-    (world, alice, bob)
+    World::replicated(FUNDS).await
 }
 
 /// Asks one process once.
