@@ -13,6 +13,9 @@ use super::mailbox::{Input, Legs, LinkEvent, Transfer};
 use crate::error::CoordinatorError;
 use crate::failpoint;
 
+/// Ids of a message are looked for so many at a time: enough to overlap their cache misses, few enough to stay in the cache.
+const LOOK_AHEAD_ROWS: usize = 32;
+
 impl Owner {
     /// Handles one input; returns how many rows it had.
     pub(super) fn handle(&mut self, input: Input) -> usize {
@@ -23,6 +26,10 @@ impl Owner {
             Input::Columns(caller, currency, wait, columns) => {
                 let (rows, now) = (columns.amount.len(), self.now());
                 for row in 0..rows {
+                    if row % LOOK_AHEAD_ROWS == 0 {
+                        let ahead = row..rows.min(row + LOOK_AHEAD_ROWS);
+                        self.driver.look_ahead(ahead.map(|row| key_of(&columns, row)));
+                    }
                     let waiter = Waiter { caller, tag: columns.first_tag.wrapping_add(row as u64), wait };
                     let request = row_of(&columns, row, currency);
                     self.submit(now, &request, waiter);
@@ -291,13 +298,17 @@ impl Owner {
     }
 }
 
+fn key_of(columns: &escrow_proto::v1::TransferColumnsRequest, row: usize) -> TransactionKey {
+    TransactionKey::from_halves(columns.transaction_id_high[row], columns.transaction_id_low[row])
+}
+
 fn row_of(
     columns: &escrow_proto::v1::TransferColumnsRequest,
     row: usize,
     currency: Currency,
 ) -> TransferRequest<'static> {
     TransferRequest {
-        key: TransactionKey::from_halves(columns.transaction_id_high[row], columns.transaction_id_low[row]),
+        key: key_of(columns, row),
         from: AccountKey::from_halves(columns.from_account_high[row], columns.from_account_low[row]),
         to: AccountKey::from_halves(columns.to_account_high[row], columns.to_account_low[row]),
         amount: columns.amount[row],

@@ -34,7 +34,7 @@ pub use view::{BranchView, Filter, View};
 use std::collections::BTreeMap;
 
 use escrow_invariants::{Canary, canary};
-use escrow_types::{Amount, Epoch, Millis, ParticipantId, Partition, Reason, Sequence, TransactionKey, Xid};
+use escrow_types::{Amount, Epoch, Millis, ParticipantId, Partition, Reason, Sequence, Xid};
 
 use crate::command::{Command, Decide, Finish, FinishOnePhase};
 use crate::entry::Entry;
@@ -192,8 +192,6 @@ pub struct Driver {
     links: Links,
     outbox: Outbox,
     turn: Turn,
-    /// Keys of transactions that are logged but not applied: not yet in the machine.
-    pending_keys: KeyMap<TransactionKey, Pending>,
     /// How one-phase transactions ended whose flight is over, until the log says so too.
     landed: KeyMap<u128, Decision>,
     /// Amounts of partial Confirms that are being logged.
@@ -215,13 +213,6 @@ pub struct Driver {
     last_begin_rows: usize,
     /// Older epochs with unfinished transactions when this leader started, and how many participants last heard of.
     older_epochs: Vec<(Epoch, usize)>,
-}
-
-/// A transaction that is logged but not yet applied.
-#[derive(Debug, Clone, Copy)]
-struct Pending {
-    sequence: Sequence,
-    fingerprint: u64,
 }
 
 /// Commands of this turn, to be logged as one entry.
@@ -254,7 +245,6 @@ impl Driver {
             outbox: Outbox::default(),
             flights: Window::default(),
             turn: Turn::default(),
-            pending_keys: KeyMap::default(),
             landed: KeyMap::default(),
             partial: BTreeMap::new(),
             more_waiters: BTreeMap::new(),
@@ -294,7 +284,8 @@ impl Driver {
     /// Forgets everything volatile: another leads, or this one is about to and knows nothing yet.
     pub fn step_down(&mut self) {
         let participants = self.links.iter().map(|link| (link.id, link.kind)).collect();
-        let machine = std::mem::take(&mut self.machine);
+        let mut machine = std::mem::take(&mut self.machine);
+        machine.forget_expected();
         let delays = std::mem::replace(&mut self.delays, Box::new(NoDelays));
         let (config, routing, now_ms) = (self.config.clone(), self.routing.clone(), self.now_ms);
         *self = Self { now_ms, ..Self::new(config, routing, participants, machine, delays) };
@@ -311,7 +302,7 @@ impl Driver {
     pub fn recover(&mut self) {
         // What was taken under another epoch bears its sequences: nothing may be, before this one is open.
         assert!(
-            self.pending_keys.is_empty() && self.flights.is_empty(),
+            self.machine.remembered().expected() == 0 && self.flights.is_empty(),
             "work was taken before its epoch was open"
         );
         let epoch = self.machine.epoch();
@@ -406,13 +397,11 @@ impl Driver {
             self.machine.apply(entry.time_ms, command);
             match command {
                 Command::BeginTransfers(begin) => {
-                    for (row, &key) in begin.keys.iter().enumerate() {
-                        self.pending_keys.remove(&TransactionKey(key));
-                        self.begun(begin.first + row as u64);
+                    for row in 0..begin.len() as u64 {
+                        self.begun(begin.first + row);
                     }
                 }
                 Command::BeginLegs(begin) => {
-                    self.pending_keys.remove(&begin.key);
                     self.begun(begin.sequence);
                 }
                 Command::Decide(decide) => {

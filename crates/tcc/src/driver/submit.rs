@@ -9,7 +9,7 @@ use escrow_types::{
 };
 
 use super::flight::{Branches, Flight, is_one_phase};
-use super::{Driver, LinkKind, LinkState, Pending, Standing, Waiter};
+use super::{Driver, LinkKind, LinkState, Standing, Waiter};
 use crate::command::{BeginLegs, BeginTransfers, Command, Name, NameOf};
 use crate::content::{Content, Direction, LEGS_MAX, Leg, Legs, Transfer};
 use crate::machine::{Names, Older, Row};
@@ -200,7 +200,7 @@ impl Driver {
         self.links.count(&flight, 1);
         self.next_deadline_ms = self.next_deadline_ms.min(flight.answer_by_ms);
         let sequence = self.flights.push(flight);
-        self.pending_keys.insert(key, Pending { sequence, fingerprint });
+        self.machine.expect(key, sequence, fingerprint);
         sequence
     }
 
@@ -214,13 +214,6 @@ impl Driver {
         waiter: Waiter,
         answer_by_ms: Millis,
     ) -> Result<bool, Reason> {
-        if let Some(&pending) = self.pending_keys.get(&key) {
-            if pending.fingerprint != fingerprint {
-                return Err(Reason::TransactionIdReused);
-            }
-            self.answer_or_wait(self.flights.epoch(), pending.sequence, waiter, answer_by_ms);
-            return Ok(true);
-        }
         let window = self.config.idempotency_window_ms;
         let row = self.machine.remembered().get(key).copied().or_else(|| older.find(key));
         let row = row.filter(|row| row.finished_ms == 0 || !canary::is_on(Canary::RetryWithNewXid));

@@ -60,11 +60,6 @@ pub struct Filter {
 impl Driver {
     /// Where a transaction is, by its caller's id: unfinished here, ended in memory, or ended and handed over.
     pub fn find(&self, older: &dyn Older, key: TransactionKey) -> Option<Row> {
-        if let Some(pending) = self.pending_keys.get(&key) {
-            let (epoch, sequence, fingerprint) =
-                (self.flights.epoch(), pending.sequence, pending.fingerprint);
-            return Some(Row { key, sequence, fingerprint, finished_ms: 0, epoch, outcome: 0 });
-        }
         self.machine.remembered().get(key).copied().or_else(|| older.find(key))
     }
 

@@ -1,9 +1,11 @@
 //! The state that the recovery log gives: what is unfinished, and what is remembered of what ended.
 //!
 //! [`Machine::apply`] is the only way to change it, and it is given durable commands only. Replaying the same log gives
-//! the same state; [`Machine::digest`] says so in 128 bits.
+//! the same state; [`Machine::digest`] says so in 128 bits. (What a leader *expects* to be applied next is found here too, but
+//! changes nothing: see [`Remembered`].)
 
 mod checkpoint;
+mod key_index;
 mod remembered;
 
 pub use remembered::{Mark, Older, Outcome, Remembered, Row};
@@ -107,11 +109,23 @@ impl Machine {
     /// transactions only. Costs what is unfinished, however much has ended.
     #[must_use = "these rows are the idempotency window"]
     pub fn hand_over(&mut self) -> Remembered {
-        let handed_over = self.remembered.hand_over();
+        let (handed_over, expected) = self.remembered.hand_over();
         for (epoch, sequence, live) in self.live.iter_mut() {
             live.row = self.remembered.begin(live.key, epoch, sequence, live.fingerprint);
         }
+        self.remembered.expect_again(expected);
         handed_over
+    }
+
+    /// The log is about to say that this began under the open epoch, after everything that is expected already. Until then only
+    /// [`Remembered::get`] knows it.
+    pub(crate) fn expect(&mut self, key: TransactionKey, sequence: Sequence, fingerprint: u64) {
+        self.remembered.expect(key, self.live.epoch(), sequence, fingerprint);
+    }
+
+    /// Nothing of what is expected will be.
+    pub(crate) fn forget_expected(&mut self) {
+        self.remembered.forget_expected();
     }
 
     /// Whether an operator paused new work.
@@ -176,7 +190,7 @@ impl Machine {
         );
         let mut names = begin.names.iter().peekable();
         for row in 0..begin.len() {
-            if row % LOOK_AHEAD_ROWS == 0 {
+            if row % LOOK_AHEAD_ROWS == 0 && self.remembered.expected() == 0 {
                 let keys = &begin.keys[row..begin.len().min(row + LOOK_AHEAD_ROWS)];
                 self.remembered.look_ahead(keys.iter().map(|&key| TransactionKey(key)));
             }

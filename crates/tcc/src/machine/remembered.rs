@@ -2,12 +2,16 @@
 //!
 //! Rows of unfinished and recently ended transactions are here, in memory. Ended rows are handed over at a checkpoint
 //! and kept in immutable runs on disk by the shell, which is asked through [`Older`].
+//!
+//! A leader looks an id up when it is asked, and the log says a moment later that it began. So that this costs one look-up and
+//! not two, the leader puts the row in at once, as *expected*: rows that the log is about to name, in that order. Nothing that is
+//! logged or digested depends on them, and a leader that is deposed takes them out again.
 
+use escrow_invariants::{Invariant, hold};
 use escrow_types::{Epoch, Millis, Partition, Reason, Sequence, TransactionKey, Xid};
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 
 use super::Decision;
+use super::key_index::KeyIndex;
 use crate::hash::spread;
 
 /// Marks that stay on a transaction for ever.
@@ -104,7 +108,9 @@ impl Older for () {
 #[derive(Debug, Clone, Default)]
 pub struct Remembered {
     rows: Vec<Row>,
-    positions: HashTable<u32>,
+    /// So many of them the log has named; the others are expected.
+    begun: usize,
+    index: KeyIndex,
     forgetful: bool,
 }
 
@@ -117,15 +123,56 @@ impl Remembered {
         Self { forgetful: true, ..Self::default() }
     }
 
-    /// The row of a key, if it is here.
-    pub fn get(&self, key: TransactionKey) -> Option<&Row> {
-        let position = self.positions.find(hash(key), |&at| self.rows[at as usize].key == key)?;
-        Some(&self.rows[*position as usize])
+    fn with_capacity(rows: usize) -> Self {
+        Self { rows: Vec::with_capacity(rows), index: KeyIndex::with_capacity(rows), ..Self::default() }
     }
 
-    /// All rows, in the order in which they began.
+    /// The row of a key, if it is here: one that the log has named, or an expected one.
+    pub fn get(&self, key: TransactionKey) -> Option<&Row> {
+        let of = |at: u32| self.rows.get(at as usize).filter(|row| row.key == key);
+        let position = self.index.find(hash(key), |at| of(at).is_some())?;
+        of(position)
+    }
+
+    /// All rows that the log has named, in the order in which they began.
     pub fn rows(&self) -> &[Row] {
-        &self.rows
+        &self.rows[..self.begun]
+    }
+
+    /// How many rows are expected.
+    pub(crate) fn expected(&self) -> usize {
+        self.rows.len() - self.begun
+    }
+
+    /// The log is about to say that this began, after all that is expected already.
+    pub(super) fn expect(&mut self, key: TransactionKey, epoch: Epoch, sequence: Sequence, fingerprint: u64) {
+        self.push(Row { key, sequence, fingerprint, finished_ms: 0, epoch, outcome: 0 });
+    }
+
+    fn push(&mut self, row: Row) {
+        let position =
+            u32::try_from(self.rows.len()).expect("checkpoints hand rows over long before 4 billion");
+        assert!(position < u32::MAX, "a position has one after it");
+        let Self { rows, index, .. } = self;
+        rows.push(row);
+        // A key comes again only after it left the window; the newer row then stands for it. Rows that were handed over while they
+        // were expected are in the index, but not here.
+        let is_same = |at: u32| rows.get(at as usize).is_some_and(|other| other.key == row.key);
+        index.insert(hash(row.key), position, is_same, |at| {
+            rows.get(at as usize).map_or(u64::from(at), |row| hash(row.key))
+        });
+    }
+
+    /// Nothing of what is expected will be: another leader writes the log.
+    pub(super) fn forget_expected(&mut self) {
+        if self.expected() > 0 {
+            self.rows.truncate(self.begun);
+            let rows = std::mem::take(&mut self.rows);
+            let forgetful = self.forgetful;
+            *self = Self { forgetful, ..Self::with_capacity(rows.len()) };
+            rows.into_iter().for_each(|row| self.push(row));
+            self.begun = self.rows.len();
+        }
     }
 
     pub(super) fn begin(
@@ -138,19 +185,18 @@ impl Remembered {
         if self.forgetful {
             return 0;
         }
-        let row = Row { key, sequence, fingerprint, finished_ms: 0, epoch, outcome: 0 };
-        let position =
-            u32::try_from(self.rows.len()).expect("checkpoints hand rows over long before 4 billion");
-        self.rows.push(row);
-        let Self { rows, positions, .. } = self;
-        // A key comes again only after it left the window; the newer row then stands for it.
-        let same = |&at: &u32| rows[at as usize].key == key;
-        match positions.entry(hash(key), same, |&at| hash(rows[at as usize].key)) {
-            Entry::Occupied(mut slot) => *slot.get_mut() = position,
-            Entry::Vacant(slot) => {
-                slot.insert(position);
-            }
+        if let Some(expected) = self.rows.get(self.begun) {
+            hold!(
+                Invariant::ReplayEquals,
+                (expected.key, expected.epoch, expected.sequence) == (key, epoch, sequence),
+                "{epoch:?} sequence {sequence} began where sequence {} was expected",
+                expected.sequence
+            );
+        } else {
+            self.expect(key, epoch, sequence, fingerprint);
         }
+        let position = self.begun as u32;
+        self.begun += 1;
         position
     }
 
@@ -165,18 +211,25 @@ impl Remembered {
         row.finished_ms = time_ms.max(1);
     }
 
-    /// The room stays: as much will be remembered until the next time, and a table that grows moves all it holds.
-    pub(super) fn hand_over(&mut self) -> Self {
-        let room = self.rows.len();
-        let (rows, positions) = (Vec::with_capacity(room), HashTable::with_capacity(room));
-        std::mem::replace(self, Self { rows, positions, forgetful: self.forgetful })
+    /// The room stays: as much will be remembered until the next time, and a table that grows moves all it holds. What is expected
+    /// comes back beside it, to be expected again after what is unfinished.
+    pub(super) fn hand_over(&mut self) -> (Self, Vec<Row>) {
+        let expected = self.rows.split_off(self.begun);
+        let afresh = Self { forgetful: self.forgetful, ..Self::with_capacity(self.rows.len()) };
+        (std::mem::replace(self, afresh), expected)
+    }
+
+    /// After [`Remembered::hand_over`], when everything unfinished is here again.
+    pub(super) fn expect_again(&mut self, expected: Vec<Row>) {
+        expected.into_iter().for_each(|row| self.push(row));
     }
 
     /// Looks for keys that will be looked for or inserted next, all at once, so that the cache misses of one overlap those
     /// of the others. Changes nothing.
+    #[inline]
     pub(crate) fn look_ahead(&self, keys: impl Iterator<Item = TransactionKey>) {
         for key in keys {
-            std::hint::black_box(self.positions.find(hash(key), |_| true));
+            self.index.look_ahead(hash(key));
         }
     }
 
@@ -213,10 +266,68 @@ mod tests {
                 remembered.finish(position, key, outcome, 5);
             }
         }
-        let handed_over = remembered.hand_over();
-        assert!(remembered.rows().is_empty());
+        let (handed_over, expected) = remembered.hand_over();
+        assert!(remembered.rows().is_empty() && expected.is_empty());
         assert_eq!(handed_over.finished().count(), 34);
         assert_eq!(handed_over.get(TransactionKey(3)).unwrap().outcome(), Some(outcome));
         assert_eq!(handed_over.get(TransactionKey(4)).unwrap().outcome(), None);
+    }
+
+    fn key(number: u64) -> TransactionKey {
+        TransactionKey(u128::from(number))
+    }
+
+    #[test]
+    fn what_is_expected_is_found_and_begins_in_its_place() {
+        let mut remembered = Remembered::default();
+        assert_eq!(remembered.begin(key(1), Epoch(1), 0, 7), 0);
+        for number in [2, 3] {
+            remembered.expect(key(number), Epoch(1), number - 1, 7);
+        }
+        assert_eq!((remembered.rows().len(), remembered.expected()), (1, 2));
+        assert_eq!(remembered.get(key(3)).unwrap().sequence, 2);
+        assert_eq!(remembered.begin(key(2), Epoch(1), 1, 7), 1);
+        assert_eq!((remembered.rows().len(), remembered.expected()), (2, 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "invariant 10")]
+    fn another_than_the_expected_one_never_begins() {
+        let mut remembered = Remembered::default();
+        remembered.expect(key(1), Epoch(1), 0, 7);
+        remembered.begin(key(2), Epoch(1), 0, 7);
+    }
+
+    #[test]
+    fn a_deposed_leader_takes_out_what_it_expected_and_nothing_else() {
+        let mut remembered = Remembered::default();
+        remembered.begin(key(1), Epoch(1), 0, 7);
+        remembered.expect(key(2), Epoch(1), 1, 7);
+        remembered.forget_expected();
+        assert_eq!((remembered.get(key(2)), remembered.expected()), (None, 0));
+        assert_eq!(remembered.get(key(1)).unwrap().sequence, 0);
+        // The next leader gives the sequence to another.
+        assert_eq!(remembered.begin(key(3), Epoch(2), 0, 8), 1);
+    }
+
+    #[test]
+    fn a_hand_over_keeps_what_is_expected_behind_what_is_unfinished() {
+        let mut remembered = Remembered::default();
+        remembered.begin(key(1), Epoch(1), 0, 7);
+        for number in 2..500 {
+            remembered.expect(key(number), Epoch(1), number - 1, 7);
+        }
+        let (mut handed_over, expected) = remembered.hand_over();
+        remembered.begin(key(1), Epoch(1), 0, 7);
+        remembered.expect_again(expected);
+        assert_eq!(handed_over.get(key(2)), None);
+        for number in 2..500 {
+            assert_eq!(remembered.begin(key(number), Epoch(1), number - 1, 7), number as u32 - 1);
+        }
+        // Its index still names rows that it has not: that must not matter, even when it grows.
+        for number in 1_000..3_000 {
+            handed_over.begin(key(number), Epoch(1), number, 7);
+        }
+        assert!((1_000..3_000).all(|number| handed_over.get(key(number)).unwrap().sequence == number));
     }
 }
