@@ -83,8 +83,9 @@ impl Checkpointing {
     }
 }
 
-/// So many remembered rows are kept in memory at most before a checkpoint hands them over.
-const ROWS_MAX: usize = 4_000_000;
+/// So many remembered rows are kept in memory at most before a checkpoint hands them over. The index of as many is 16 MiB: it stays
+/// in a large cache, and is emptied in a moment.
+const ROWS_MAX: usize = 1 << 20;
 
 impl Owner {
     /// The last index that a durable checkpoint includes.
@@ -155,7 +156,7 @@ impl Owner {
         self.checkpointing.running = false;
         match done {
             Done::Written { handed_over, result, position, oldest } => {
-                self.checkpoint_written(&handed_over, result, position, oldest)?;
+                self.checkpoint_written(handed_over, result, position, oldest)?;
             }
             Done::Exported => {}
             Done::Installed { result, told } => self.installed(result, told)?,
@@ -166,14 +167,17 @@ impl Owner {
 
     fn checkpoint_written(
         &mut self,
-        handed_over: &Arc<Remembered>,
+        handed_over: Arc<Remembered>,
         result: io::Result<(u64, Option<Arc<Run>>)>,
         position: Option<Position>,
         oldest: Millis,
     ) -> Result<(), CoordinatorError> {
         let file_error = |source| CoordinatorError::File { path: self.data_dir.join("checkpoint"), source };
         let (index, run) = result.map_err(file_error)?;
-        self.window.thaw(handed_over, run);
+        self.window.thaw(&handed_over, run);
+        if let Ok(handed_over) = Arc::try_unwrap(handed_over) {
+            self.driver.machine_mut().give_back(handed_over);
+        }
         // No checkpoint names them any more; what cannot be removed now is removed at the next start.
         for run in self.window.drop_before(oldest) {
             let _ = self.disk.remove(&crate::store::runs_dir(&self.data_dir).join(run.name()));

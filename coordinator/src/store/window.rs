@@ -18,6 +18,8 @@ use super::Run;
 pub(crate) struct IdempotencyWindow {
     frozen: Vec<Arc<Remembered>>,
     runs: Vec<Arc<Run>>,
+    /// No UUIDv7 in the runs is younger: new ones, nearly all that are looked up, need not ask each run.
+    newest_v7_ms: Millis,
 }
 
 /// The directory of the runs.
@@ -34,7 +36,9 @@ impl IdempotencyWindow {
             disk.remove(&dir.join(stray))?;
         }
         let runs = names.iter().map(|name| Run::open(disk, &dir, name).map(Arc::new));
-        Ok(Self { frozen: Vec::new(), runs: runs.collect::<io::Result<_>>()? })
+        let mut window = Self::default();
+        window.extend(runs.collect::<io::Result<Vec<_>>>()?);
+        Ok(window)
     }
 
     /// Takes what the machine handed over; it answers from memory until its run is durable.
@@ -45,7 +49,12 @@ impl IdempotencyWindow {
     /// The frozen rows are on disk now, in this run (`None`: there were none).
     pub(crate) fn thaw(&mut self, handed_over: &Arc<Remembered>, run: Option<Arc<Run>>) {
         self.frozen.retain(|frozen| !Arc::ptr_eq(frozen, handed_over));
-        self.runs.extend(run);
+        self.extend(run);
+    }
+
+    fn extend(&mut self, runs: impl IntoIterator<Item = Arc<Run>>) {
+        self.runs.extend(runs);
+        self.newest_v7_ms = self.runs.iter().map(|run| run.newest_v7_ms()).max().unwrap_or(0);
     }
 
     /// The runs that are still within the window.
@@ -70,10 +79,13 @@ impl IdempotencyWindow {
 
 impl Older for IdempotencyWindow {
     fn find(&self, key: TransactionKey) -> Option<Row> {
-        let frozen = self.frozen.iter().rev();
+        let frozen = self.frozen.iter().rev().filter(|frozen| frozen.may_hold(key));
         let row = frozen.filter_map(|frozen| frozen.get(key)).find(|row| row.finished_ms != 0);
         if let Some(row) = row {
             return Some(*row);
+        }
+        if key.uuid_v7_millis().is_some_and(|born| born > self.newest_v7_ms) {
+            return None;
         }
         self.runs.iter().rev().find_map(|run| match run.find(key) {
             Ok(row) => row,

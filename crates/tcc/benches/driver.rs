@@ -147,7 +147,8 @@ fn main() {
         assert!(tries.sends.len() == 2 && confirms.sends.len() == 2);
         assert!(begin.commands.iter().all(|command| matches!(command, Command::BeginTransfers(_))));
         if batch % BATCHES_PER_CHECKPOINT == BATCHES_PER_CHECKPOINT - 1 {
-            drop(driver.machine_mut().hand_over());
+            let handed_over = driver.machine_mut().hand_over();
+            driver.machine_mut().give_back(handed_over);
         }
     }
     assert_eq!(answers, BATCH * BATCHES);

@@ -87,6 +87,12 @@ impl KeyIndex {
         }
     }
 
+    /// Forgets everything; the room stays.
+    pub(super) fn clear(&mut self) {
+        self.slots.fill(0);
+        self.used = 0;
+    }
+
     #[cold]
     fn grow(&mut self, hash_of: impl Fn(Position) -> u64) {
         let mut larger = Self::with_capacity(self.used.max(1) * 2);
@@ -146,6 +152,20 @@ mod tests {
         let index = KeyIndex::with_capacity(0);
         assert_eq!((index.find(5, |_| true), index.slots.capacity()), (None, 0));
         index.look_ahead(5);
+    }
+
+    #[test]
+    fn a_cleared_index_is_empty_and_keeps_its_room() {
+        let mut index = KeyIndex::with_capacity(100);
+        let slots = index.slots.len();
+        for round in 0..3 {
+            for row in 0..100 {
+                assert_eq!(index.find(u64::from(row), |at| at == row), None, "round {round}");
+                index.insert(u64::from(row), row, |at| at == row, u64::from);
+            }
+            index.clear();
+        }
+        assert_eq!((index.slots.len(), index.used), (slots, 0));
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub struct Live {
 pub struct Machine {
     live: Window<Live>,
     remembered: Remembered,
+    /// Room for what will be remembered after the next hand-over.
+    spare: Option<Remembered>,
     finished: Digest,
     finished_count: u64,
     paused: bool,
@@ -109,12 +111,18 @@ impl Machine {
     /// transactions only. Costs what is unfinished, however much has ended.
     #[must_use = "these rows are the idempotency window"]
     pub fn hand_over(&mut self) -> Remembered {
-        let (handed_over, expected) = self.remembered.hand_over();
+        let afresh = self.spare.take().unwrap_or_default();
+        let (handed_over, expected) = self.remembered.hand_over(afresh);
         for (epoch, sequence, live) in self.live.iter_mut() {
             live.row = self.remembered.begin(live.key, epoch, sequence, live.fingerprint);
         }
         self.remembered.expect_again(expected);
         handed_over
+    }
+
+    /// What was handed over is kept elsewhere: its memory serves again.
+    pub fn give_back(&mut self, handed_over: Remembered) {
+        self.spare = Some(handed_over.emptied());
     }
 
     /// The log is about to say that this began under the open epoch, after everything that is expected already. Until then only

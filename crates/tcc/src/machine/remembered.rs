@@ -110,6 +110,8 @@ pub struct Remembered {
     rows: Vec<Row>,
     /// So many of them the log has named; the others are expected.
     begun: usize,
+    /// No UUIDv7 here is younger.
+    newest_v7_ms: Millis,
     index: KeyIndex,
     forgetful: bool,
 }
@@ -134,6 +136,11 @@ impl Remembered {
         of(position)
     }
 
+    /// Whether a key may be here, by its age alone: most that are asked for are younger than all that was handed over.
+    pub fn may_hold(&self, key: TransactionKey) -> bool {
+        key.uuid_v7_millis().is_none_or(|born| born <= self.newest_v7_ms)
+    }
+
     /// All rows that the log has named, in the order in which they began.
     pub fn rows(&self) -> &[Row] {
         &self.rows[..self.begun]
@@ -153,6 +160,9 @@ impl Remembered {
         let position =
             u32::try_from(self.rows.len()).expect("checkpoints hand rows over long before 4 billion");
         assert!(position < u32::MAX, "a position has one after it");
+        if let Some(born) = row.key.uuid_v7_millis() {
+            self.newest_v7_ms = self.newest_v7_ms.max(born);
+        }
         let Self { rows, index, .. } = self;
         rows.push(row);
         // A key comes again only after it left the window; the newer row then stands for it. Rows that were handed over while they
@@ -211,12 +221,19 @@ impl Remembered {
         row.finished_ms = time_ms.max(1);
     }
 
-    /// The room stays: as much will be remembered until the next time, and a table that grows moves all it holds. What is expected
-    /// comes back beside it, to be expected again after what is unfinished.
-    pub(super) fn hand_over(&mut self) -> (Self, Vec<Row>) {
+    /// Goes on with `afresh`, which is empty. What is expected comes back beside what is handed over, to be expected again after
+    /// what is unfinished.
+    pub(super) fn hand_over(&mut self, afresh: Self) -> (Self, Vec<Row>) {
         let expected = self.rows.split_off(self.begun);
-        let afresh = Self { forgetful: self.forgetful, ..Self::with_capacity(self.rows.len()) };
-        (std::mem::replace(self, afresh), expected)
+        (std::mem::replace(self, Self { forgetful: self.forgetful, ..afresh }), expected)
+    }
+
+    /// The same room, empty. Memory that is given back and asked for again is cleared by the system each time, which costs more
+    /// than everything else that is done to a row.
+    pub(super) fn emptied(mut self) -> Self {
+        self.rows.clear();
+        self.index.clear();
+        Self { begun: 0, newest_v7_ms: 0, ..self }
     }
 
     /// After [`Remembered::hand_over`], when everything unfinished is here again.
@@ -266,7 +283,7 @@ mod tests {
                 remembered.finish(position, key, outcome, 5);
             }
         }
-        let (handed_over, expected) = remembered.hand_over();
+        let (handed_over, expected) = remembered.hand_over(Remembered::default());
         assert!(remembered.rows().is_empty() && expected.is_empty());
         assert_eq!(handed_over.finished().count(), 34);
         assert_eq!(handed_over.get(TransactionKey(3)).unwrap().outcome(), Some(outcome));
@@ -288,6 +305,20 @@ mod tests {
         assert_eq!(remembered.get(key(3)).unwrap().sequence, 2);
         assert_eq!(remembered.begin(key(2), Epoch(1), 1, 7), 1);
         assert_eq!((remembered.rows().len(), remembered.expected()), (2, 1));
+    }
+
+    #[test]
+    fn by_its_age_alone_a_key_is_never_wrongly_absent() {
+        let born = |millis: u64| TransactionKey(u128::from(millis) << 80 | 0x7abc << 64 | 0b10 << 62);
+        let mut remembered = Remembered::default();
+        assert!(!remembered.may_hold(born(1)) && remembered.may_hold(key(1)));
+        for (sequence, millis) in (0..).zip([500, 900, 700]) {
+            remembered.begin(born(millis), Epoch(1), sequence, 7);
+        }
+        assert!([500, 700, 900].iter().all(|&millis| remembered.may_hold(born(millis))));
+        assert!(!remembered.may_hold(born(901)) && remembered.may_hold(key(1)));
+        let again = remembered.emptied();
+        assert_eq!((again.get(born(900)), again.may_hold(born(900)), again.rows().len()), (None, false, 0));
     }
 
     #[test]
@@ -317,7 +348,7 @@ mod tests {
         for number in 2..500 {
             remembered.expect(key(number), Epoch(1), number - 1, 7);
         }
-        let (mut handed_over, expected) = remembered.hand_over();
+        let (mut handed_over, expected) = remembered.hand_over(Remembered::default());
         remembered.begin(key(1), Epoch(1), 0, 7);
         remembered.expect_again(expected);
         assert_eq!(handed_over.get(key(2)), None);
