@@ -146,6 +146,22 @@ pub(crate) fn find_proof(bytes: &[u8], index: u64, seed: Seed) -> Option<usize> 
     None
 }
 
+/// Whether `bytes`, in which no frame with this index begins, are what a recycled segment held before: the first whole frame in
+/// them is older than `first`, the first of the segment. A frame that was begun here is no such thing.
+pub(crate) fn is_stale(bytes: &[u8], index: u64, first: u64, seed: Seed) -> bool {
+    let begun = bytes.first_chunk().and_then(FrameHeader::decode);
+    if begun.is_some_and(|header| header.index == index) {
+        return false;
+    }
+    let magic = MAGIC.to_le_bytes();
+    let frames = (0..bytes.len()).step_by(FRAME_ALIGN).map(|at| &bytes[at..]);
+    let mut whole = frames.filter(|rest| rest.starts_with(&magic)).filter_map(|rest| {
+        let header = rest.first_chunk().and_then(FrameHeader::decode)?;
+        frame_crc(rest.get(..header.frame_bytes())?, seed).map(|_| header)
+    });
+    whole.next().is_some_and(|header| header.index < first)
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("a slice of four bytes"))
 }
@@ -198,6 +214,19 @@ mod tests {
     #[test]
     fn a_frame_of_another_journal_is_not_valid() {
         assert_eq!(frame_crc(&encoded(3, 1, b"x"), Seed::of(6)), None);
+    }
+
+    #[test]
+    fn stale_is_what_begins_with_an_older_frame_and_not_with_a_begun_one() {
+        let stale = |bytes: &[u8]| is_stale(bytes, 30, 20, Seed::of(5));
+        let (older, newer) = (encoded(7, 5, b"of the segment before"), encoded(31, 29, b"of the last batch"));
+        let cut = [&[0xab; 16][..], &older].concat();
+        assert!(stale(&older) && stale(&cut) && stale(&[&cut[..], &newer].concat()));
+        assert!(!stale(&[&newer[..], &cut].concat()), "a batch whose first frame was lost");
+        let begun = &encoded(30, 29, b"the frame that was being written")[..FRAME_HEADER_BYTES];
+        assert!(!stale(&[begun, &older].concat()));
+        assert!(!stale(&[]) && !stale(&[0; 64]) && !stale(&older[..older.len() - 8]));
+        assert!(!is_stale(&older, 30, 20, Seed::of(6)), "a frame of another journal");
     }
 
     #[test]

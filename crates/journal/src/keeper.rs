@@ -203,7 +203,7 @@ impl Keeper {
         let Keeper { shared, counters, spares, requests, .. } = self;
         let (outcome, is_trim) = match job {
             Job::Spare => (spares.fill(&*shared.disk, &shared.options), false),
-            Job::Trim(up_to) => (trim::trim(shared, counters, *up_to).map(drop), true),
+            Job::Trim(up_to) => (trim::trim(shared, counters, spares, *up_to).map(drop), true),
         };
         if outcome.is_err() {
             counters.background_failure();

@@ -237,7 +237,7 @@ impl Log {
     /// Archives or deletes the segments that end at or before `up_to`; returns the trimmed cursor. A failure leaves the
     /// log usable; the next trim goes on where this one stopped.
     pub fn trim(&mut self, up_to: Index) -> Result<Index> {
-        trim::trim(&self.shared, &self.counters, up_to)
+        trim::trim(&self.shared, &self.counters, &self.spares, up_to)
     }
 
     /// How far the log has come.

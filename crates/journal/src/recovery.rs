@@ -9,6 +9,7 @@
 //!    - a later segment exists: every entry before that one was durable, so this is damage (or a missing segment);
 //!    - a later frame, valid, bears `synced >= X`: X was durable once, so this is damage;
 //!    - the caller relies on X (`from > X`): damage, too;
+//!    - what follows is older than the segment: it is a recycled one, and this is its end. It is left as it is;
 //!    - otherwise X was never reported durable: a torn tail. It is zeroed. (That stale frames are never taken for new
 //!      ones, even if the zeros get lost, is ensured by the frames' `life`.)
 //! 4. Frames that nothing proves to have been synced (the last batch) are written again and synced before they are
@@ -19,7 +20,7 @@
 
 use crate::catalog::{Place, Segment, Shared};
 use crate::error::{JournalError, Result};
-use crate::frame::find_proof;
+use crate::frame::{Seed, find_proof, is_stale};
 use crate::meta::Meta;
 use crate::options::Options;
 use crate::segment::{FileName, LOCK_NAME, SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -205,7 +206,7 @@ fn create(disk: &dyn Disk, options: &Options, files: &mut Files) -> Result<Meta>
     let header = SegmentHeader {
         journal_id,
         first: 1,
-        chain: crate::frame::Seed::of(journal_id).0,
+        chain: Seed::of(journal_id).0,
         segment_bytes: options.segment_bytes,
     };
     let spare = spare::prepare(disk, options, 0)?;
@@ -281,7 +282,7 @@ impl Walk<'_> {
         }
         let position = walker.position();
         let file = open()?;
-        let used = used_bytes(&*file, position.offset).map_err(JournalError::io("read", &path))?;
+        let mut used = used_bytes(&*file, position.offset).map_err(JournalError::io("read", &path))?;
         if let Some(last) = segment.last {
             if position.index > last {
                 return Ok(Tail {
@@ -306,7 +307,7 @@ impl Walk<'_> {
             // All of it: the last frame may well end with zeros.
             let mut rest = vec![0; (header.segment_bytes - position.offset) as usize];
             file.read_exact_at(&mut rest, position.offset).map_err(JournalError::io("read", &path))?;
-            if find_proof(&rest, position.index, crate::frame::Seed::of(self.journal_id)).is_some() {
+            if find_proof(&rest, position.index, Seed::of(self.journal_id)).is_some() {
                 return Err(damaged(
                     position,
                     "the frame is not valid, but a later frame proves that it was durable",
@@ -314,6 +315,9 @@ impl Walk<'_> {
             }
             if position.index < self.from.get() {
                 return Err(damaged(position, "the frame is not valid, but the caller relies on it"));
+            }
+            if is_stale(&rest, position.index, segment.first, Seed::of(self.journal_id)) {
+                used = 0;
             }
         } else if position.index < self.from.get() {
             return Err(JournalError::BehindCheckpoint { from: self.from, last: Index(position.index - 1) });

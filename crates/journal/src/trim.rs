@@ -3,8 +3,11 @@
 //! On disk, in this order:
 //! - Keep: rename, sync of the directory.
 //! - Compress: packed copy (checked frame by frame while it is made) under a temporary name, sync, rename, sync of the
-//!   directory; only then the original is removed.
-//! - Delete: the new first index goes into `journal.meta` durably; only then files are removed.
+//!   directory; only then the original is retired.
+//! - Delete: the new first index goes into `journal.meta` durably; only then files are retired.
+//!
+//! A retired file becomes a spare: it loses its name durably, and its blocks are written again. One that a reader may have open, or
+//! that is one too many, is removed.
 //!
 //! So a crash leaves a segment live, or archived, or both (then the open removes the copy), and never neither. Never
 //! touches the segment being written. Never deletes what a reader still has before it.
@@ -14,6 +17,7 @@ use crate::error::{JournalError, Result};
 use crate::meta::Meta;
 use crate::options::Archive;
 use crate::segment::FileName;
+use crate::spare::{Spare, SpareSlot};
 use crate::stats::Counters;
 use crate::storage::{SequentialRead, SequentialWrite, create_afresh};
 use crate::types::Index;
@@ -26,18 +30,18 @@ use std::sync::PoisonError;
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Archives or deletes the segments wholly at or before `up_to` (and durable). Returns the trimmed cursor.
-pub(crate) fn trim(shared: &Shared, counters: &Counters, up_to: Index) -> Result<Index> {
+pub(crate) fn trim(shared: &Shared, counters: &Counters, spares: &SpareSlot, up_to: Index) -> Result<Index> {
     let _one_at_a_time = shared.trimming.lock().unwrap_or_else(PoisonError::into_inner);
     let up_to = up_to.get().min(shared.durable());
     if shared.options.archive == Archive::Delete {
-        delete(shared, counters, up_to)?;
+        delete(shared, counters, spares, up_to)?;
     } else {
         // Each turn archives one live segment, so this ends.
         while let Some(segment) = oldest_live(shared, up_to) {
             if shared.options.archive == Archive::Keep {
                 keep(shared, &segment)?;
             } else {
-                compress(shared, &segment)?;
+                compress(shared, spares, &segment)?;
             }
             counters.trimmed(1);
         }
@@ -73,7 +77,7 @@ fn keep(shared: &Shared, segment: &Segment) -> Result<()> {
     sync_dir(shared)
 }
 
-fn compress(shared: &Shared, segment: &Segment) -> Result<()> {
+fn compress(shared: &Shared, spares: &SpareSlot, segment: &Segment) -> Result<()> {
     let last = segment.last.expect("a complete segment");
     let original = shared.path(&segment.name());
     let packed = shared.path(&FileName::compressed(segment.first, last));
@@ -86,8 +90,26 @@ fn compress(shared: &Shared, segment: &Segment) -> Result<()> {
     sync_dir(shared)?;
 
     set_place(shared, segment.first, Place::Compressed);
-    shared.disk.remove(&original).map_err(JournalError::io("remove", &original))?;
-    sync_dir(shared)
+    retire(shared, spares, segment)
+}
+
+/// Makes a spare of the file of a live segment that is archived or to be forgotten, or removes it.
+fn retire(shared: &Shared, spares: &SpareSlot, segment: &Segment) -> Result<()> {
+    let last = segment.last.expect("a complete segment");
+    let path = shared.path(&FileName::live(segment.first));
+    let file = shared.disk.open(&path).map_err(JournalError::io("open", &path))?;
+    let segment_bytes = file.size().map_err(JournalError::io("read", &path))?;
+    // Whoever opens it from now on takes the archived one: only those who came before may have this file.
+    let is_read = shared.catalog().first_needed() <= last;
+    if is_read || !spares.has_room() || segment_bytes != shared.options.segment_bytes {
+        shared.disk.remove(&path).map_err(JournalError::io("remove", &path))?;
+        return sync_dir(shared);
+    }
+    let spare = shared.path(&format!("recycled-{}.tmp", segment.first));
+    shared.disk.rename(&path, &spare).map_err(JournalError::io("rename", &path))?;
+    sync_dir(shared)?;
+    spares.recycle(Spare { path: spare, file, segment_bytes });
+    Ok(())
 }
 
 /// Copies header and frames of a segment, packed; fails if a frame is not what it was.
@@ -118,7 +140,7 @@ fn pack(shared: &Shared, segment: &Segment, from: &Path, to: &mut dyn Write, to_
     buffered.flush().map_err(JournalError::io("write", to_path))
 }
 
-fn delete(shared: &Shared, counters: &Counters, up_to: u64) -> Result<()> {
+fn delete(shared: &Shared, counters: &Counters, spares: &SpareSlot, up_to: u64) -> Result<()> {
     let (victims, first_kept) = {
         let mut catalog = shared.catalog();
         let limit = up_to.min(catalog.first_needed() - 1);
@@ -140,8 +162,12 @@ fn delete(shared: &Shared, counters: &Counters, up_to: u64) -> Result<()> {
     };
     meta.store(&*shared.disk, &shared.options.dir)?;
     for segment in &victims {
-        let path = shared.path(&segment.name());
-        shared.disk.remove(&path).map_err(JournalError::io("remove", &path))?;
+        if segment.place == Place::Live {
+            retire(shared, spares, segment)?;
+        } else {
+            let path = shared.path(&segment.name());
+            shared.disk.remove(&path).map_err(JournalError::io("remove", &path))?;
+        }
     }
     counters.trimmed(victims.len() as u64);
     sync_dir(shared)

@@ -191,6 +191,27 @@ fn the_policy_may_change_between_starts() {
     assert_eq!((count(&disk, "kept"), count(&disk, "lz4")), (0, 0));
 }
 
+/// The file serves again, what it held is not taken for a tail, and everything is there from the first entry on.
+#[test]
+fn an_archived_segment_is_written_again() {
+    let disk = SimDisk::new(31);
+    let (mut log, _) = open(&disk);
+    fill(&mut log, 20, 1000);
+    log.trim(Index(20)).unwrap();
+    let recycled = || names(&disk).iter().filter(|name| name.starts_with("recycled-")).count();
+    let waiting = recycled();
+    assert!(waiting >= 2, "{:?}", names(&disk));
+    let written = fill(&mut log, 11, 1000);
+    assert!(recycled() < waiting && count(&disk, "spare") == 0, "{:?}", names(&disk));
+    assert_eq!(entries(&log, 1), written);
+    drop(log);
+    for _ in 0..2 {
+        let (log, opened) = open(&disk);
+        assert!(opened.torn.is_none() && recycled() == 0, "{opened:?}");
+        assert_eq!(entries(&log, 1), written);
+    }
+}
+
 #[test]
 fn a_reader_goes_on_while_segments_are_archived_under_it() {
     for archive in [Archive::Keep, Archive::Compress] {
@@ -203,6 +224,23 @@ fn a_reader_goes_on_while_segments_are_archived_under_it() {
         fill(&mut log, 5, 1000);
         read.extend(reader.map(Result::unwrap));
         assert_eq!(read, written, "only what was durable when the reader was made");
+    }
+}
+
+/// It has the file open, and has not read all of it: the file must not be written again.
+#[test]
+fn a_segment_that_a_reader_has_open_is_not_recycled() {
+    for archive in [Archive::Compress, Archive::Delete] {
+        let disk = SimDisk::new(32);
+        let options = Options { segment_bytes: 1 << 20, ..options(archive) };
+        let (mut log, _) = Log::open(disk.shared(), options, Index::FIRST).unwrap();
+        let written = fill(&mut log, 40, 60_000);
+        let mut reader = log.read_from(Index(1)).unwrap();
+        let mut read: Vec<_> = reader.by_ref().take(3).map(Result::unwrap).collect();
+        log.trim(Index(40)).unwrap();
+        fill(&mut log, 40, 60_000);
+        read.extend(reader.map(Result::unwrap));
+        assert!(read == written, "{archive:?}");
     }
 }
 
