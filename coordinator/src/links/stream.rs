@@ -13,7 +13,7 @@ use escrow_proto::v1::exchange_response::Message as Response;
 use escrow_proto::v1::participant_service_client::ParticipantServiceClient;
 use escrow_service::{Course, Replicas, leader_of, reason_of};
 use escrow_tcc::driver::{EndColumns, Send, TryColumns};
-use escrow_types::{Millis, ParticipantId, Reason};
+use escrow_types::{Millis, ParticipantId, Reason, dense};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -254,10 +254,12 @@ pub(super) fn describe(status: &Status) -> String {
 }
 
 fn try_columns(columns: TryColumns) -> v1::TryColumns {
+    let first = dense::first_of(&columns.sequences);
     v1::TryColumns {
         epoch: columns.epoch.0,
         deadline_ms: columns.deadline_ms,
-        sequence: columns.sequences,
+        first_sequence: first.unwrap_or_default(),
+        sequence: if first.is_some() { Vec::new() } else { columns.sequences },
         account_high: columns.account_high,
         account_low: columns.account_low,
         amount: columns.amounts,
@@ -265,10 +267,14 @@ fn try_columns(columns: TryColumns) -> v1::TryColumns {
     }
 }
 
+/// The outbox of the driver splits columns at as many rows as a participant takes without their names.
 fn end_columns(columns: EndColumns) -> v1::EndColumns {
+    let first = dense::first_of(&columns.sequences);
     v1::EndColumns {
         epoch: columns.epoch.0,
-        sequence: columns.sequences,
+        first_sequence: first.unwrap_or_default(),
+        rows: first.map_or(0, |_| columns.sequences.len() as u32),
+        sequence: if first.is_some() { Vec::new() } else { columns.sequences },
         partial_legs: columns.partial_legs,
         partial_amount: columns.partial_amounts,
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use escrow_journal::storage::{Disk, DiskFile, durable_replace};
+use escrow_journal::storage::{Disk, DiskFile, durable_replace_with};
 use escrow_tcc::machine::{Outcome, Row};
 use escrow_types::codec::{Malformed, Put as _, Take};
 use escrow_types::{Epoch, Millis, TransactionKey};
@@ -139,6 +139,27 @@ fn invalid(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
+/// So many rows are read and written at a time.
+const CHUNK_ROWS: usize = 1 << 14;
+
+/// Writes rows and header piece by piece. Synced in steps: the log is on the same disk, and a sync of much holds its own up.
+fn write_rows(file: &dyn DiskFile, summary: &Summary, rows: &[Row]) -> io::Result<()> {
+    const SYNC_EVERY_CHUNKS: usize = 8;
+    let (mut offset, mut crc) = (HEADER_BYTES as u64, 0);
+    let mut bytes = Vec::with_capacity(CHUNK_ROWS.min(rows.len()) * ROW_BYTES);
+    for (number, chunk) in rows.chunks(CHUNK_ROWS).enumerate() {
+        bytes.clear();
+        chunk.iter().for_each(|row| put_row(&mut bytes, row));
+        crc = crc32c::crc32c_append(crc, &bytes);
+        file.write_all_at(&bytes, offset)?;
+        offset += bytes.len() as u64;
+        if number % SYNC_EVERY_CHUNKS == SYNC_EVERY_CHUNKS - 1 {
+            file.sync_data()?;
+        }
+    }
+    file.write_all_at(&header(summary, crc), 0)
+}
+
 impl Run {
     /// Writes a run durably and opens it. Sorts the rows; of two with the same key the newer one stands.
     pub(crate) fn write(
@@ -151,14 +172,8 @@ impl Run {
         rows.sort_by_key(|row| (row.key, Reverse(row.finished_ms)));
         rows.dedup_by_key(|row| row.key);
         let summary = Summary::of(&rows);
-        let mut body = Vec::with_capacity(rows.len() * ROW_BYTES);
-        for row in &rows {
-            put_row(&mut body, row);
-        }
-        let mut bytes = header(&summary, crc32c::crc32c(&body));
-        bytes.append(&mut body);
         let path = dir.join(name);
-        durable_replace(&**disk, &path, &bytes)?;
+        durable_replace_with(&**disk, &path, |file| write_rows(file, &summary, &rows))?;
         Self::index(disk, path, name, summary, rows.iter().map(|row| row.key))
     }
 
@@ -199,7 +214,6 @@ impl Run {
         from: u64,
         bytes_there: u64,
     ) -> io::Result<(Summary, Vec<TransactionKey>)> {
-        const CHUNK_ROWS: usize = 1 << 14;
         let mut bytes = [0; HEADER_BYTES];
         file.read_exact_at(&mut bytes, from)?;
         let (summary, rows_crc) = read_header(&bytes).map_err(|error| invalid(error.0))?;

@@ -9,6 +9,7 @@
 //! - [`money`]: ISO 4217 currencies and decimal amounts
 //! - [`reason`]: why a transaction was canceled or a request refused: one catalogue
 //! - [`position`]: what a read must include
+//! - [`dense`]: sequences without a gap
 //! - [`routing`]: which shard holds an account
 //! - [`span`]: spans of time as people write them
 //! - [`digest`]: the order-independent hash that says whether two states are equal
@@ -17,6 +18,7 @@
 //! **Invariant:** no I/O, no clock, no randomness here; nothing in this crate knows gRPC or files.
 
 pub mod codec;
+pub mod dense;
 pub mod digest;
 pub mod id;
 pub mod money;

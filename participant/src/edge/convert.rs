@@ -3,7 +3,7 @@
 use escrow_proto::v1 as proto;
 use escrow_proto::v1::overdraft::Policy;
 use escrow_service::refusal;
-use escrow_types::{AccountId, AccountKey, Currency, Epoch, Reason, Xid};
+use escrow_types::{AccountId, AccountKey, Currency, Epoch, Reason, Xid, dense};
 use escrow_wallet::{
     AccountView, Command, EndBatch, Hello, OpenAccount, Overdraft, Partial, Sender, TryBatch, Watermark,
     kind_of,
@@ -14,6 +14,9 @@ use super::{invalid, partition};
 
 /// Rows of one message.
 pub(super) const ROWS_MAX: usize = 1 << 20;
+
+/// Rows of one message that names only the first: a few bytes must not make much of memory.
+const DENSE_ROWS_MAX: usize = 1 << 14;
 
 const CREDIT: u16 = 0x8000;
 
@@ -47,19 +50,21 @@ pub(super) fn hello(request: &proto::HelloRequest) -> Result<Hello, Status> {
 }
 
 pub(super) fn try_columns(sender: Sender, columns: proto::TryColumns) -> Result<TryBatch, Status> {
-    let rows = columns.sequence.len();
+    let rows = columns.amount.len();
     bounded("try", rows)?;
     let (kinds, rest) = columns.kind.as_chunks::<2>();
     let highs_and_lows = columns.account_high.len() == rows && columns.account_low.len() == rows;
-    if !highs_and_lows || columns.amount.len() != rows || kinds.len() != rows || !rest.is_empty() {
+    if !highs_and_lows || kinds.len() != rows || !rest.is_empty() {
         return Err(unequal("try"));
     }
+    let sequences = dense::of_message(columns.sequence, columns.first_sequence, rows);
+    let sequences = sequences.ok_or_else(|| unequal("try"))?;
     let kinds: Vec<u16> = kinds.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect();
     check_currencies(&kinds)?;
     let halves = columns.account_high.iter().zip(&columns.account_low);
     let accounts = halves.map(|(&high, &low)| AccountKey::from_halves(high, low).0).collect();
     let (epoch, deadline_ms) = (Epoch(columns.epoch), columns.deadline_ms);
-    TryBatch::new(sender, epoch, deadline_ms, columns.sequence, accounts, columns.amount, kinds)
+    TryBatch::new(sender, epoch, deadline_ms, sequences, accounts, columns.amount, kinds)
         .map_err(|_| unequal("try"))
 }
 
@@ -83,15 +88,22 @@ pub(super) fn end_columns(
     columns: proto::EndColumns,
     confirm: bool,
 ) -> Result<EndBatch, Status> {
-    bounded("end", columns.sequence.len().max(columns.partial_amount.len()))?;
+    let rows = if columns.sequence.is_empty() { columns.rows as usize } else { columns.sequence.len() };
+    if columns.sequence.is_empty() && rows > DENSE_ROWS_MAX {
+        let message =
+            format!("end: {rows} rows, at most {DENSE_ROWS_MAX} go into a message that does not name them");
+        return Err(refusal(Reason::MessageTooLarge, message));
+    }
+    bounded("end", rows.max(columns.partial_amount.len()))?;
+    let sequences = dense::of_message(columns.sequence, columns.first_sequence, rows);
+    let sequences = sequences.ok_or_else(|| unequal("end"))?;
     let is_partial = !columns.partial_legs.is_empty() || !columns.partial_amount.is_empty();
     if is_partial && !confirm {
         return Err(invalid("only a confirm may be partial"));
     }
     let partial =
         is_partial.then_some(Partial { legs: columns.partial_legs, amounts: columns.partial_amount });
-    EndBatch::with_partial(sender, Epoch(columns.epoch), columns.sequence, partial)
-        .map_err(|_| unequal("confirm"))
+    EndBatch::with_partial(sender, Epoch(columns.epoch), sequences, partial).map_err(|_| unequal("confirm"))
 }
 
 pub(super) fn watermark(sender: Sender, watermark: proto::Watermark) -> Result<Watermark, Status> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use escrow_proto::v1 as proto;
 use escrow_proto::v1::exchange_request::Message as Asked;
 use escrow_proto::v1::exchange_response::Message as Told;
-use escrow_types::Xid;
+use escrow_types::{Xid, dense};
 use escrow_wallet::{Answers, BranchAnswers, Command, Sender};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -173,7 +173,13 @@ impl Greeted {
         let (outbox, reached) = (self.outbox.clone(), self.handle.reached().clone());
         let reply = move |answers| {
             if let Answers::Branches(BranchAnswers { epoch, sequences, bytes }) = answers {
-                let columns = proto::AnswerColumns { epoch: epoch.0, sequence: sequences, answer: bytes };
+                let first = dense::first_of(&sequences);
+                let columns = proto::AnswerColumns {
+                    epoch: epoch.0,
+                    first_sequence: first.unwrap_or_default(),
+                    sequence: if first.is_some() { Vec::new() } else { sequences },
+                    answer: bytes,
+                };
                 put(&outbox, &reached, told(columns), Some(credit));
             }
         };

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use escrow_participant::{Config, ParticipantError, Server};
 use escrow_proto::v1 as proto;
-use escrow_types::{AccountId, Answer, Reason};
+use escrow_types::{AccountId, Answer, Reason, dense};
 use proto::account_service_client::AccountServiceClient;
 use proto::exchange_request::Message as Ask;
 use proto::exchange_response::Message as Told;
@@ -245,9 +245,10 @@ impl Exchange {
                 | Told::TriedAndConfirmed(columns)
                 | Told::Confirmed(columns)
                 | Told::Canceled(columns) => {
-                    assert_eq!(columns.sequence.len(), columns.answer.len());
                     let bytes = columns.answer.iter().map(|&byte| Answer::from_byte(byte).unwrap());
-                    return columns.sequence.iter().copied().zip(bytes).collect();
+                    let (first, rows) = (columns.first_sequence, columns.answer.len());
+                    let sequences = dense::of_message(columns.sequence, first, rows);
+                    return sequences.expect("as many as answers").into_iter().zip(bytes).collect();
                 }
                 Told::Hello(hello) => panic!("{hello:?}"),
             }
@@ -286,6 +287,7 @@ pub(crate) fn columns(epoch: u32, deadline_ms: u64, rows: &[(u64, &str, u64, u16
         account_low: keys.iter().map(|key| key.1).collect(),
         amount: rows.iter().map(|row| row.2).collect(),
         kind: rows.iter().flat_map(|row| row.3.to_le_bytes()).collect(),
+        first_sequence: 0,
     }
 }
 

@@ -54,6 +54,34 @@ async fn the_whole_protocol() {
     server.stop().await;
 }
 
+/// Sequences without a gap are said by their first one, both ways.
+#[tokio::test]
+async fn a_message_without_gaps_is_that_with_each_sequence() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(config(dir.path())).await;
+    server.fund().await;
+    let mut exchange = server.exchange(0, 1).await;
+    let rows: Vec<_> = (40..43).map(|sequence| (sequence, "alice", 10, USD)).collect();
+    let tries = proto::TryColumns { sequence: vec![], first_sequence: 40, ..columns(1, LATER, &rows) };
+    exchange.send(Ask::Try(tries)).await;
+    let Told::Tried(told) = exchange.told().await else { panic!("another answer") };
+    assert_eq!((told.sequence, told.first_sequence, told.answer.len()), (vec![], 40, 3));
+    exchange.send(Ask::Confirm(dense_ends(40, 2))).await;
+    exchange.send(Ask::Cancel(dense_ends(42, 1))).await;
+    assert_eq!(exchange.answers().await, [40, 41].map(|sequence| (sequence, Answer::Confirmed)));
+    assert_eq!(exchange.answers().await, [(42, Answer::Canceled)]);
+    // With a gap, each is named.
+    exchange.send(Ask::Cancel(ends(1, &[50, 52]))).await;
+    let Told::Canceled(told) = exchange.told().await else { panic!("another answer") };
+    assert_eq!((told.sequence, told.first_sequence), (vec![50, 52], 0));
+    assert_eq!(server.balance("alice").await, (980, 0, 0));
+    server.stop().await;
+}
+
+fn dense_ends(first: u64, rows: u32) -> proto::EndColumns {
+    proto::EndColumns { first_sequence: first, rows, ..ends(1, &[]) }
+}
+
 /// Sends one message on a new stream and gives the status with which it ends.
 async fn ended(exchange: Exchange, message: Ask) -> tonic::Status {
     exchange.send(message).await;
@@ -93,6 +121,13 @@ async fn wrong_messages_end_the_stream_and_are_not_logged() {
         check_refusal(&status, Code::InvalidArgument, Reason::InvalidArgument);
         assert_eq!(server.log().await.appended, before, "case {at} logged nothing");
     }
+    let beyond = proto::TryColumns { sequence: vec![], first_sequence: u64::MAX, ..good() };
+    let status = ended(server.exchange(0, 1).await, Ask::Try(beyond)).await;
+    check_refusal(&status, Code::InvalidArgument, Reason::InvalidArgument);
+    let status = ended(server.exchange(0, 1).await, Ask::Cancel(dense_ends(u64::MAX, 2))).await;
+    check_refusal(&status, Code::InvalidArgument, Reason::InvalidArgument);
+    let status = ended(server.exchange(0, 1).await, Ask::Cancel(dense_ends(0, u32::MAX))).await;
+    check_refusal(&status, Code::ResourceExhausted, Reason::MessageTooLarge);
     let mut columns = good();
     columns.kind = [1u16, 1].iter().flat_map(|kind| kind.to_le_bytes()).collect();
     let status = ended(server.exchange(0, 1).await, Ask::Try(columns)).await;

@@ -145,11 +145,20 @@ impl io::Write for SequentialWrite<'_> {
 /// Replaces the file at `path` by one with these bytes, or creates it: after a crash at any instant it is wholly the old
 /// or wholly the new one, and after `Ok` the new one. Uses `<path>.tmp`; one caller at a time per path.
 pub fn durable_replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    durable_replace_with(disk, path, |file| file.write_all_at(bytes, 0))
+}
+
+/// As [`durable_replace`], with a file that is written piece by piece.
+pub fn durable_replace_with(
+    disk: &dyn Disk,
+    path: &Path,
+    write: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
+) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     let temporary = Path::new(&name);
     let file = create_afresh(disk, temporary)?;
-    file.write_all_at(bytes, 0)?;
+    write(&*file)?;
     file.sync_data()?;
     disk.rename(temporary, path)?;
     disk.sync_dir(parent(path))

@@ -77,7 +77,7 @@ fn columns(sequence: Vec<u64>, amount: u64) -> v1::TryColumns {
 }
 
 fn end(sequence: Vec<u64>) -> v1::EndColumns {
-    v1::EndColumns { epoch: 3, sequence, partial_legs: vec![], partial_amount: vec![] }
+    v1::EndColumns { epoch: 3, sequence, ..v1::EndColumns::default() }
 }
 
 pub(super) fn exchange_seeds() -> Vec<(&'static str, Vec<u8>)> {
@@ -122,6 +122,14 @@ pub(super) fn exchange_seeds() -> Vec<(&'static str, Vec<u8>)> {
             stream(vec![
                 Asked::Try(columns(vec![0], u64::MAX)),
                 Asked::Try(columns(vec![1, 1], i64::MAX as u64)),
+            ]),
+        ),
+        (
+            "dense",
+            stream(vec![
+                Asked::Try(v1::TryColumns { sequence: vec![], first_sequence: 9, ..columns(vec![9, 10], 1) }),
+                Asked::Confirm(v1::EndColumns { first_sequence: 9, rows: 2, ..end(vec![]) }),
+                Asked::Cancel(v1::EndColumns { first_sequence: u64::MAX - 1, rows: 1 << 14, ..end(vec![]) }),
             ]),
         ),
         ("many-legs", stream(vec![Asked::Try(columns(vec![7; 65], 1)), Asked::Try(columns(vec![8; 64], 1))])),
