@@ -14,7 +14,12 @@ pub enum Skew {
     Uniform,
     /// By Zipf's law with exponent 0.99: a few accounts take part in most transfers
     Zipf,
+    /// One account, on the first of the shards, is in every transfer: it pays and is paid in turn
+    Hot,
 }
+
+/// The account of [`Skew::Hot`].
+const HOT: Choice = (0, 0);
 
 const ZIPF_EXPONENT: f64 = 0.99;
 
@@ -26,6 +31,10 @@ pub(super) struct Chooser {
     cross: u64,
     /// How to choose within each shard.
     tables: Arc<[Table]>,
+    /// Whether one account is in every transfer.
+    is_hot: bool,
+    /// Whether the hot account paid last: it does in turn, so that its funds never run out.
+    pays: bool,
 }
 
 /// An account: its shard's position, and its number there.
@@ -36,7 +45,8 @@ impl Chooser {
     pub(super) fn new(counts: &[usize], cross_percent: u8, skew: Skew, seed: u64) -> Self {
         let cross_percent = if counts.len() < 2 { 0 } else { cross_percent.min(100) };
         let tables = counts.iter().map(|&count| Table::new(count, skew)).collect();
-        Self { rng: Rng::new(seed), cross: (u64::from(cross_percent) << 32) / 100, tables }
+        let cross = (u64::from(cross_percent) << 32) / 100;
+        Self { rng: Rng::new(seed), cross, tables, is_hot: skew == Skew::Hot, pays: false }
     }
 
     /// The same choices by another seed; the tables are shared.
@@ -47,6 +57,9 @@ impl Chooser {
     /// Who pays, who is paid; never the same account.
     #[inline]
     pub(super) fn next(&mut self) -> (Choice, Choice) {
+        if self.is_hot {
+            return self.next_hot();
+        }
         let shards = self.tables.len() as u32;
         let from_shard = self.rng.below(shards) as usize;
         let from = self.tables[from_shard].draw(&mut self.rng);
@@ -65,6 +78,20 @@ impl Chooser {
     }
 }
 
+impl Chooser {
+    /// The hot account and another, all others alike.
+    fn next_hot(&mut self) -> (Choice, Choice) {
+        let other = if self.rng.next() >> 32 < self.cross {
+            let shard = 1 + self.rng.below(self.tables.len() as u32 - 1) as usize;
+            (shard, self.tables[shard].draw(&mut self.rng))
+        } else {
+            (HOT.0, 1 + self.rng.below(self.tables[HOT.0].count - 1) as usize)
+        };
+        self.pays = !self.pays;
+        if self.pays { (HOT, other) } else { (other, HOT) }
+    }
+}
+
 /// Draws numbers by weight in constant time (Walker's alias method); with equal weights there is no table.
 #[derive(Debug, Clone)]
 struct Table {
@@ -76,7 +103,7 @@ struct Table {
 impl Table {
     fn new(count: usize, skew: Skew) -> Self {
         let aliases = match skew {
-            Skew::Uniform => Vec::new(),
+            Skew::Uniform | Skew::Hot => Vec::new(),
             Skew::Zipf => aliases((1..=count).map(|rank| (rank as f64).powf(-ZIPF_EXPONENT)).collect()),
         };
         Self { count: count as u32, aliases }
@@ -139,6 +166,25 @@ mod tests {
         assert_eq!(crossing(0, &[10, 20, 30]), 0);
         assert!((2_300..2_700).contains(&crossing(25, &[10, 20, 30])));
         assert_eq!(crossing(100, &[10]), 0, "there is no other shard");
+    }
+
+    #[test]
+    fn the_hot_account_is_in_every_transfer_and_pays_in_turn() {
+        let shards = [3, 4, 5];
+        let mut chooser = Chooser::new(&shards, 40, Skew::Hot, 7);
+        let (mut balance, mut crossing) = (0i64, 0);
+        for _ in 0..10_000 {
+            let (from, to) = chooser.next();
+            assert_ne!(from, to);
+            assert!(from.1 < shards[from.0] && to.1 < shards[to.0]);
+            assert_eq!(usize::from(from == HOT) + usize::from(to == HOT), 1);
+            balance += if from == HOT { -1 } else { 1 };
+            assert!((-1..=0).contains(&balance), "its funds stay: {balance}");
+            crossing += usize::from(from.0 != to.0);
+        }
+        assert!((3_700..4_300).contains(&crossing), "{crossing}");
+        let mut alone = Chooser::new(&[2], 100, Skew::Hot, 7);
+        assert!((0..10).all(|_| alone.next().0.0 == 0), "there is no other shard");
     }
 
     #[test]
