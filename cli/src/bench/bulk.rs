@@ -8,6 +8,7 @@ use escrow_client::{Client, ClientError, IdSequence};
 use tokio::sync::Notify;
 
 use super::meter::Meter;
+use super::pace::{Pace, Schedule, noticing};
 use super::ring::Ring;
 use super::{BenchError, Plan};
 
@@ -16,6 +17,8 @@ struct Shared {
     in_flight: Cell<u64>,
     /// By number of the batch; row `i` of batch `n` has the tag `n * stride + i`.
     ring: RefCell<Ring>,
+    /// Of an open loop: the rows of a batch have due times of their own.
+    schedule: Option<Schedule>,
     freed: Notify,
 }
 
@@ -32,6 +35,9 @@ impl Shared {
     }
 }
 
+/// What fits into the ring in an open loop even if all batches are as small as this.
+const SMALL_BATCH: u64 = 64;
+
 pub(super) async fn run(client: &Client, plan: &Plan, meter: &Meter) -> Result<(), BenchError> {
     let stride = plan.load.batch.clamp(1, plan.load.in_flight.max(1));
     let mut streams = Vec::new();
@@ -39,9 +45,14 @@ pub(super) async fn run(client: &Client, plan: &Plan, meter: &Meter) -> Result<(
         streams.push(client.bulk_stream(partition).await?);
     }
     let (senders, receivers): (Vec<BulkSender>, Vec<BulkReceiver>) = streams.into_iter().unzip();
+    let schedule = plan.schedule();
     let shared = Shared {
         in_flight: Cell::new(0),
-        ring: RefCell::new(Ring::new(plan.load.in_flight / stride)),
+        // In an open loop batches are as small as what is due at the moment: more of them are under way.
+        ring: RefCell::new(Ring::new(
+            schedule.map_or(plan.load.in_flight / stride, |_| (plan.load.in_flight / SMALL_BATCH).max(1)),
+        )),
+        schedule,
         freed: Notify::new(),
     };
     let receiving = receivers.into_iter().map(|receiver| receive(receiver, stride, &shared, meter));
@@ -63,14 +74,29 @@ async fn send(
     let mut chooser = plan.chooser();
     let mut ids = IdSequence::new();
     let mut batch = Batch::new(stride as usize, load.currency, load.wait, Some(load.timeout));
+    let mut pace = shared.schedule.map(Pace::new);
     let mut sent = 0;
     for (number, sender) in (0..).zip(senders.iter().cycle()) {
-        let rows = plan.allowance(sent, stride);
+        let mut rows = plan.allowance(sent, stride);
         if rows == 0 {
             break;
         }
-        while shared.in_flight.get() + rows > load.in_flight || !shared.ring.borrow().has_room(number) {
+        // A batch of an open loop takes what is due and fits; one of a closed loop is full.
+        let room = if pace.is_some() { 1 } else { rows };
+        let mut is_held_up = false;
+        while shared.in_flight.get() + room > load.in_flight || !shared.ring.borrow().has_room(number) {
             shared.freed.notified().await;
+            is_held_up = true;
+        }
+        let mut since = Instant::now();
+        if let Some(pace) = &mut pace {
+            if is_held_up {
+                pace.freed();
+            }
+            let due;
+            (since, due) = pace.wait(sent).await;
+            rows = rows.min(due).min(load.in_flight - shared.in_flight.get());
+            pace.note(sent, rows, meter);
         }
         ids.refresh_clock();
         for _ in 0..rows {
@@ -79,10 +105,14 @@ async fn send(
             batch.push(ids.next_key(), from.key, to.key, 1);
         }
         shared.in_flight.update(|in_flight| in_flight + rows);
-        shared.ring.borrow_mut().sent(number, rows);
+        shared.ring.borrow_mut().sent(number, since, rows);
         meter.note_sent(rows);
         sent += rows;
-        sender.send(&mut batch, number * stride).await?;
+        let (under_way, is_held_up) = noticing(sender.send(&mut batch, number * stride)).await;
+        under_way?;
+        if let Some(pace) = pace.as_mut().filter(|_| is_held_up) {
+            pace.freed();
+        }
     }
     Ok(())
 }
@@ -96,7 +126,7 @@ async fn receive(
     let mut runs = Vec::new();
     while let Some(answers) = receiver.next().await? {
         runs.clear();
-        note_runs(&answers, stride, &mut shared.ring.borrow_mut(), &mut runs)?;
+        note_runs(&answers, stride, shared, &mut runs)?;
         let (tags, states, reasons) = answers.raw();
         meter.record_columns(states, reasons, &runs);
         shared.in_flight.update(|in_flight| in_flight - tags.len() as u64);
@@ -105,20 +135,27 @@ async fn receive(
     Ok(())
 }
 
-/// Finds runs of rows of one batch: they were sent at one moment, so their latency is one.
+/// Finds runs of rows whose latency is one: those of one batch of a closed loop were sent at one moment, those of an open
+/// loop have due times of their own.
 fn note_runs(
     answers: &Answers,
     stride: u64,
-    ring: &mut Ring,
+    shared: &Shared,
     runs: &mut Vec<(Instant, u64)>,
 ) -> Result<(), BenchError> {
+    let mut ring = shared.ring.borrow_mut();
     let (tags, _, _) = answers.raw();
     for run in tags.chunk_by(|a, b| a / stride == b / stride) {
         let number = run[0] / stride;
         let rows = run.len() as u64;
-        let sent =
+        let since =
             ring.answered(number, rows).ok_or_else(|| BenchError::Unasked(format!("tag {}", run[0])))?;
-        runs.push((sent, rows));
+        match &shared.schedule {
+            None => runs.push((since, rows)),
+            Some(schedule) => {
+                runs.extend(run.iter().map(|tag| (since + schedule.offset(tag % stride), 1)));
+            }
+        }
     }
     Ok(())
 }

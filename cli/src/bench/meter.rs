@@ -14,6 +14,7 @@ use serde::Serialize;
 #[derive(Debug)]
 pub struct Meter {
     counts: Mutex<Counts>,
+    paced: Mutex<PacedCounts>,
     sent: AtomicU64,
     answered: AtomicU64,
 }
@@ -27,15 +28,28 @@ struct Counts {
     latency_us: Histogram<u64>,
 }
 
+/// How well an open loop kept to its schedule.
+#[derive(Debug)]
+struct PacedCounts {
+    held_back: u64,
+    late_us: Histogram<u64>,
+    /// When the last one went out.
+    last: Option<Instant>,
+}
+
 /// The longest latency that is told apart, in microseconds.
 const LATENCY_US_MAX: u64 = 600_000_000;
 
 impl Meter {
     pub(super) fn new() -> Self {
-        let latency_us =
-            Histogram::new_with_max(LATENCY_US_MAX, 3).expect("the bounds are those of a histogram");
-        let counts = Counts { confirmed: 0, canceled: 0, failed: 0, reasons: [0; 256], latency_us };
-        Self { counts: Mutex::new(counts), sent: AtomicU64::new(0), answered: AtomicU64::new(0) }
+        let counts =
+            Counts { confirmed: 0, canceled: 0, failed: 0, reasons: [0; 256], latency_us: histogram() };
+        Self {
+            counts: Mutex::new(counts),
+            paced: Mutex::new(PacedCounts { held_back: 0, late_us: histogram(), last: None }),
+            sent: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+        }
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -54,6 +68,25 @@ impl Meter {
 
     pub(super) fn note_sent(&self, count: u64) {
         self.sent.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Counts transfers of an open loop that go out: how late, by whose fault. See [`Paced`].
+    pub(super) fn note_paced(&self, count: u64, late: Duration, held_back: u64) {
+        let mut paced = self.paced.lock().expect("nothing panics while it counts");
+        paced.held_back += held_back;
+        paced.last = Some(Instant::now());
+        paced.late_us.record_n(micros(late), count).expect("it is within the bounds");
+    }
+
+    /// When the last transfer of an open loop went out.
+    pub(super) fn last_sent(&self) -> Option<Instant> {
+        self.paced.lock().expect("nothing panics while it counts").last
+    }
+
+    /// How well an open loop kept to its schedule so far.
+    pub(super) fn paced(&self) -> Paced {
+        let paced = self.paced.lock().expect("nothing panics while it counts");
+        Paced { held_back: paced.held_back, late_us: Latency::of(&paced.late_us) }
     }
 
     /// Counts one answer.
@@ -94,7 +127,6 @@ impl Meter {
             Some(reason) => reason.code().to_owned(),
             None => format!("UNKNOWN_{number}"),
         };
-        let at = |quantile| counts.latency_us.value_at_quantile(quantile);
         Summary {
             completed,
             confirmed: counts.confirmed,
@@ -102,13 +134,8 @@ impl Meter {
             failed: counts.failed,
             seconds,
             per_second: if seconds > 0.0 { completed as f64 / seconds } else { 0.0 },
-            latency_us: Latency {
-                p50: at(0.5),
-                p90: at(0.9),
-                p99: at(0.99),
-                p999: at(0.999),
-                max: counts.latency_us.max(),
-            },
+            latency_us: Latency::of(&counts.latency_us),
+            open_loop: None,
             reasons: reasons.map(|(number, &count)| (name(number), count)).collect(),
         }
     }
@@ -128,9 +155,16 @@ impl Counts {
     }
 
     fn latency(&mut self, sent: Instant, rows: u64) {
-        let micros = sent.elapsed().as_micros().min(u128::from(LATENCY_US_MAX)) as u64;
-        self.latency_us.record_n(micros, rows).expect("it is within the bounds");
+        self.latency_us.record_n(micros(sent.elapsed()), rows).expect("it is within the bounds");
     }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(LATENCY_US_MAX, 3).expect("the bounds are those of a histogram")
+}
+
+fn micros(span: Duration) -> u64 {
+    span.as_micros().min(u128::from(LATENCY_US_MAX)) as u64
 }
 
 /// The result of a run.
@@ -148,10 +182,36 @@ pub struct Summary {
     pub seconds: f64,
     /// `completed / seconds`.
     pub per_second: f64,
-    /// From sending to the answer, in microseconds.
+    /// To the answer, in microseconds: from sending in a closed loop, from the due time in an open one.
     pub latency_us: Latency,
+    /// Of an open loop only: how it kept to its schedule.
+    pub open_loop: Option<OpenLoop>,
     /// How often each reason was given.
     pub reasons: BTreeMap<String, u64>,
+}
+
+/// How an open loop kept to its schedule.
+#[derive(Debug, Clone, Serialize)]
+pub struct OpenLoop {
+    /// Transfers a second that were asked for.
+    pub asked_per_second: u64,
+    /// Transfers a second that went out: of those that went out on time, as many as were asked.
+    pub sent_per_second: f64,
+    /// Due and not sent when the time was up: the servers took less than was asked, and latencies would have grown on.
+    pub not_sent: u64,
+    /// How it kept to it otherwise.
+    #[serde(flatten)]
+    pub paced: Paced,
+}
+
+/// Whose fault it was that transfers went out late.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Paced {
+    /// The servers': due while too much was in flight or the connection was full.
+    pub held_back: u64,
+    /// The generator's own, in microseconds: from the moment that a transfer was due and nothing held it back to its going
+    /// out. It is part of the latencies; where it is a large part of them, the generator was too slow, not the servers.
+    pub late_us: Latency,
 }
 
 /// Percentiles in microseconds.
@@ -167,6 +227,13 @@ pub struct Latency {
     pub p999: u64,
     /// The slowest.
     pub max: u64,
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: histogram.max() }
+    }
 }
 
 #[cfg(test)]

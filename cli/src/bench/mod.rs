@@ -1,4 +1,4 @@
-//! The load generator: a closed loop over one of three ways in, with latencies.
+//! The load generator: a closed or an open loop over one of three ways in, with latencies.
 //!
 //! It must cost little beside the servers that share the machine with it: accounts are chosen by a table look-up, ids
 //! by a counter, answers are matched by their number in a ring, and in bulk nothing is allocated for a transfer.
@@ -9,12 +9,14 @@ mod accounts;
 mod bulk;
 mod chooser;
 mod meter;
+mod pace;
 mod ring;
 mod rng;
 mod stream;
 mod unary;
 
 use std::future::Future;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +27,8 @@ use escrow_types::Currency;
 pub use accounts::{Accounts, Wanted, prepare};
 use chooser::Chooser;
 pub use chooser::Skew;
-pub use meter::{Latency, Meter, Summary};
+pub use meter::{Latency, Meter, OpenLoop, Paced, Summary};
+use pace::Schedule;
 
 /// How transfers go in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -54,6 +57,8 @@ pub struct Load {
     pub mode: Mode,
     /// How much.
     pub amount: Amount,
+    /// Transfers a second that are due at fixed times (an open loop); `None`: the next when one is answered (a closed loop).
+    pub rate: Option<NonZeroU64>,
     /// Unanswered transfers at a time.
     pub in_flight: u64,
     /// Rows of a bulk message.
@@ -102,11 +107,11 @@ pub async fn run(
     let begun = Instant::now();
     let until = match load.amount {
         Amount::Transfers(_) => None,
-        Amount::For(span) => Some(begun + span),
+        Amount::For(span) => Some(begun + span + load.rate.map_or(Duration::ZERO, |_| LATE_MAX)),
     };
     let goal = match load.amount {
         Amount::Transfers(count) => count,
-        Amount::For(_) => u64::MAX,
+        Amount::For(span) => load.rate.map_or(u64::MAX, |rate| due_within(rate, span)),
     };
     let plan = Plan { load: load.clone(), accounts: accounts.clone(), goal, until };
     match load.mode {
@@ -114,7 +119,30 @@ pub async fn run(
         Mode::Stream => watched(load, &meter, tell, stream::run(client, &plan, &meter)).await?,
         Mode::Bulk => watched(load, &meter, tell, bulk::run(client, &plan, &meter)).await?,
     }
-    Ok(meter.summary(begun.elapsed()))
+    let elapsed = begun.elapsed();
+    let mut summary = meter.summary(elapsed);
+    summary.open_loop = load.rate.map(|rate| {
+        let sent = meter.sent();
+        let sending = meter.last_sent().map_or(Duration::ZERO, |last| last.duration_since(begun));
+        let sending = sending.max(Schedule::new(begun, rate).offset(sent)).as_secs_f64();
+        OpenLoop {
+            asked_per_second: rate.get(),
+            sent_per_second: if sending > 0.0 { sent as f64 / sending } else { 0.0 },
+            not_sent: goal.saturating_sub(sent),
+            paced: meter.paced(),
+        }
+    });
+    Ok(summary)
+}
+
+/// So long after the end of an open loop what was due before may still go out: timers tick once a millisecond, and a machine
+/// that is fully loaded lets threads wait. What is later than this was held back.
+const LATE_MAX: Duration = Duration::from_millis(100);
+
+/// How many transfers are due in a time that begins with the first.
+fn due_within(rate: NonZeroU64, span: Duration) -> u64 {
+    let due = (u128::from(rate.get()) * span.as_nanos()).div_ceil(1_000_000_000);
+    u64::try_from(due).unwrap_or(u64::MAX)
 }
 
 /// What a mode is to do.
@@ -131,6 +159,11 @@ struct Plan {
 impl Plan {
     fn chooser(&self) -> Chooser {
         Chooser::new(&self.accounts.counts(), self.load.cross_shard, self.load.skew, self.load.seed)
+    }
+
+    /// The due times of an open loop that begins now.
+    fn schedule(&self) -> Option<Schedule> {
+        self.load.rate.map(|rate| Schedule::new(Instant::now(), rate))
     }
 
     /// How many of `wanted` may still be sent after `sent`.
@@ -151,6 +184,9 @@ async fn watched(
 ) -> Result<(), BenchError> {
     let mut run = std::pin::pin!(run);
     let mut tick = tokio::time::interval(Duration::from_millis(100));
+    // In an open loop there may be nothing to answer until the next is due.
+    let silence_max = load.stall_after
+        + load.rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.get().min(1_000) as u32);
     let mut last = (meter.answered(), Instant::now());
     loop {
         tokio::select! {
@@ -160,10 +196,24 @@ async fn watched(
                 tell(answered);
                 if answered != last.0 {
                     last = (answered, Instant::now());
-                } else if last.1.elapsed() > load.stall_after {
+                } else if last.1.elapsed() > silence_max {
                     return Err(BenchError::Stalled(load.stall_after, meter.sent().saturating_sub(answered)));
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_within_a_time_begins_with_the_first() {
+        let due = |rate, span| due_within(NonZeroU64::new(rate).unwrap(), span);
+        assert_eq!(due(1_000, Duration::from_secs(3)), 3_000);
+        assert_eq!(due(1, Duration::from_millis(1)), 1, "the first is due at once");
+        assert_eq!(due(3, Duration::from_millis(334)), 2);
+        assert_eq!(due(u64::MAX, Duration::from_secs(2)), u64::MAX);
     }
 }

@@ -1,4 +1,4 @@
-//! What is in flight, by its number: when it was sent and how much of it is unanswered.
+//! What is in flight, by its number: since when its latency counts and how much of it is unanswered.
 //!
 //! Numbers are dense, so a ring holds them. One straggler may stay while many pass it; only when the ring comes round to
 //! it does the sender wait.
@@ -8,7 +8,7 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     number: u64,
-    sent: Instant,
+    since: Instant,
     unanswered: u64,
 }
 
@@ -26,7 +26,7 @@ impl Ring {
     pub(super) fn new(in_flight: u64) -> Self {
         let slots =
             (in_flight as usize).max(1).saturating_mul(SLACK).clamp(1_024, 1 << 24).next_power_of_two();
-        Self { slots: vec![Slot { number: u64::MAX, sent: Instant::now(), unanswered: 0 }; slots] }
+        Self { slots: vec![Slot { number: u64::MAX, since: Instant::now(), unanswered: 0 }; slots] }
     }
 
     const fn at(&self, number: u64) -> usize {
@@ -38,13 +38,13 @@ impl Ring {
         self.slots[self.at(number)].unanswered == 0
     }
 
-    /// Notes that `number` was sent and that so many answers are due.
-    pub(super) fn sent(&mut self, number: u64, answers: u64) {
+    /// Notes that `number` was sent, since when its latency counts, and that so many answers are due.
+    pub(super) fn sent(&mut self, number: u64, since: Instant, answers: u64) {
         let at = self.at(number);
-        self.slots[at] = Slot { number, sent: Instant::now(), unanswered: answers };
+        self.slots[at] = Slot { number, since, unanswered: answers };
     }
 
-    /// Notes answers and gives when the number was sent; `None` when so many were not due.
+    /// Notes answers and gives since when the latency of the number counts; `None` when so many were not due.
     pub(super) fn answered(&mut self, number: u64, answers: u64) -> Option<Instant> {
         let at = self.at(number);
         let slot = &mut self.slots[at];
@@ -52,7 +52,7 @@ impl Ring {
             return None;
         }
         slot.unanswered = slot.unanswered.checked_sub(answers)?;
-        Some(slot.sent)
+        Some(slot.since)
     }
 }
 
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn answers_that_are_not_due_are_noticed() {
         let mut ring = Ring::new(4);
-        ring.sent(5, 2);
+        ring.sent(5, Instant::now(), 2);
         assert!(ring.answered(5, 1).is_some());
         assert!(ring.answered(5, 1).is_some());
         assert!(ring.answered(5, 1).is_none(), "a third answer to two rows");
@@ -74,7 +74,7 @@ mod tests {
     fn a_straggler_keeps_its_place() {
         let mut ring = Ring::new(1);
         let around = ring.slots.len() as u64;
-        ring.sent(0, 1);
+        ring.sent(0, Instant::now(), 1);
         assert!(ring.has_room(1) && !ring.has_room(around));
         ring.answered(0, 1);
         assert!(ring.has_room(around));

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::time::Instant;
 
 use escrow_client::report::{self, TransactionState};
 use escrow_client::stream::{TransferReceiver, TransferSender};
@@ -10,6 +11,7 @@ use escrow_types::{Reason, TransactionId};
 use tokio::sync::Notify;
 
 use super::meter::Meter;
+use super::pace::{Pace, noticing};
 use super::ring::Ring;
 use super::{BenchError, Plan};
 
@@ -85,6 +87,7 @@ async fn send(
     let load = &plan.load;
     let mut chooser = plan.chooser();
     let mut ids = shared.ids.clone();
+    let mut pace = plan.schedule().map(Pace::new);
     let wait = match load.wait {
         Wait::Decided => report::Wait::Decided,
         Wait::Completed => report::Wait::Completed,
@@ -93,8 +96,18 @@ async fn send(
         if plan.allowance(number, 1) == 0 {
             break;
         }
+        let mut is_held_up = false;
         while shared.in_flight.get() >= load.in_flight || !shared.ring.borrow().has_room(number) {
             shared.freed.notified().await;
+            is_held_up = true;
+        }
+        let mut since = Instant::now();
+        if let Some(pace) = &mut pace {
+            if is_held_up {
+                pace.freed();
+            }
+            (since, _) = pace.wait(number).await;
+            pace.note(number, 1, meter);
         }
         // A thousand transfers are sent in about a millisecond.
         if number % 1_024 == 0 {
@@ -111,9 +124,13 @@ async fn send(
             timeout_ms: u32::try_from(load.timeout.as_millis()).unwrap_or(u32::MAX),
         };
         shared.in_flight.update(|in_flight| in_flight + 1);
-        shared.ring.borrow_mut().sent(number, 1);
+        shared.ring.borrow_mut().sent(number, since, 1);
         meter.note_sent(1);
-        sender.send_message(message).await?;
+        let (sent, is_held_up) = noticing(sender.send_message(message)).await;
+        sent?;
+        if let Some(pace) = pace.as_mut().filter(|_| is_held_up) {
+            pace.freed();
+        }
     }
     Ok(())
 }

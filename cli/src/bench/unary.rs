@@ -9,12 +9,14 @@ use tokio::task::JoinSet;
 
 use super::chooser::Chooser;
 use super::meter::Meter;
+use super::pace::Pace;
 use super::{BenchError, Plan};
 
 pub(super) async fn run(client: &Client, plan: &Plan, meter: &Arc<Meter>) -> Result<(), BenchError> {
     let sent = Arc::new(AtomicU64::new(0));
     let plan = Arc::new(plan.clone());
     let chooser = plan.chooser();
+    let schedule = plan.schedule();
     // Dropping the set ends the callers: a run that stalls leaves none behind.
     let mut callers = JoinSet::new();
     for number in 0..plan.load.in_flight.max(1).min(plan.goal) {
@@ -26,6 +28,7 @@ pub(super) async fn run(client: &Client, plan: &Plan, meter: &Arc<Meter>) -> Res
             sent: Arc::clone(&sent),
             chooser: chooser.with_seed(seed),
             ids: IdSequence::new(),
+            pace: schedule.map(Pace::new),
         };
         callers.spawn(caller.run());
     }
@@ -35,7 +38,7 @@ pub(super) async fn run(client: &Client, plan: &Plan, meter: &Arc<Meter>) -> Res
     Ok(())
 }
 
-/// One caller: the next transfer when the last is answered.
+/// One caller: the next transfer when the last is answered and, in an open loop, when it is due.
 struct Caller {
     client: Client,
     plan: Arc<Plan>,
@@ -44,22 +47,34 @@ struct Caller {
     sent: Arc<AtomicU64>,
     chooser: Chooser,
     ids: IdSequence,
+    /// Of an open loop: the callers share the schedule, and whoever is free takes the next number of it.
+    pace: Option<Pace>,
 }
 
 impl Caller {
     async fn run(mut self) -> Result<(), BenchError> {
-        while self.plan.allowance(self.sent.fetch_add(1, Ordering::Relaxed), 1) == 1 {
+        loop {
+            let number = self.sent.fetch_add(1, Ordering::Relaxed);
+            if self.plan.allowance(number, 1) == 0 {
+                return Ok(());
+            }
+            let mut begun = Instant::now();
+            if let Some(pace) = &self.pace {
+                (begun, _) = pace.wait(number).await;
+                pace.note(number, 1, &self.meter);
+            }
             let transfer = self.next();
             self.meter.note_sent(1);
-            let begun = Instant::now();
             match self.client.transfer(&transfer).await {
                 Ok(outcome) => self.meter.record(Some(outcome.state), outcome.reason, begun),
                 // What is refused or unknown is counted, and the caller goes on; a server that is not there ends the run.
                 Err(error @ ClientError::Unavailable { .. }) => return Err(error.into()),
                 Err(error) => self.meter.record(None, error.reason(), begun),
             }
+            if let Some(pace) = &mut self.pace {
+                pace.freed();
+            }
         }
-        Ok(())
     }
 
     fn next(&mut self) -> Transfer {

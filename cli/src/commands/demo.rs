@@ -302,6 +302,7 @@ async fn run_load(story: &mut Story<'_>, client: &Client, span: Duration) -> Res
     let load = Load {
         mode: Mode::Bulk,
         amount: Amount::For(span),
+        rate: None,
         in_flight: 65_536,
         batch: 8_192,
         cross_shard: 100,

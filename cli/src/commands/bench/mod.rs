@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use escrow_client::{Client, Options};
@@ -9,10 +10,10 @@ use escrow_types::Currency;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::transfer::WaitFor;
-use super::verify::{document, line};
 use crate::args::Endpoints;
 use crate::bench::{self, Accounts, Amount, BenchError, Load, Mode, Skew, Summary, Wanted};
+use crate::commands::transfer::WaitFor;
+use crate::commands::verify::{document, line};
 use crate::exit::{Exit, Failure, with_exit_codes};
 use crate::money::parse_currency;
 use crate::output::Output;
@@ -26,6 +27,12 @@ use escrow_verify::{Report, Settings, verify};
   escrow bench --mode stream --duration 30s --in-flight 20000
   escrow bench --mode unary --in-flight 1 --wait decided # one caller alone
   escrow bench --transfers 1000000 --skew zipf --cross-shard 50 -o json
+  escrow bench --mode unary --rate 2000 --duration 60s   # open loop: callers who do not wait for each other
+  escrow bench --skew hot --cross-shard 0                # one account in every transfer
+
+Without --rate the next transfer goes out when one is answered: that finds the highest rate, and hides how long
+callers of a server that stands still would have waited. With --rate transfers are due at fixed times; those
+that cannot go out because --in-flight is reached wait, and their latency shows it.
 
 Opens accounts named bench-… and funds them from bench-treasury, whose overdraft is unlimited. Ends with
 the checks of escrow verify; the exit code is 1 when one fails or a transfer was refused or lost."))]
@@ -42,6 +49,9 @@ pub struct Args {
     /// Unanswered transfers at a time (default: unary 256, stream 8192, bulk 65536)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     in_flight: Option<u64>,
+    /// Open loop: so many transfers a second are due, at fixed times, and latency counts from then [default: closed loop]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    rate: Option<u64>,
     /// Rows of a bulk message at most
     #[arg(long, default_value_t = 8_192, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     batch: u64,
@@ -132,6 +142,7 @@ fn load(args: &Args) -> Load {
     Load {
         mode: args.mode,
         amount: args.transfers.map_or(Amount::For(args.duration), Amount::Transfers),
+        rate: args.rate.and_then(NonZeroU64::new),
         in_flight,
         // At least two messages are under way, or the servers would rest while we fill the next.
         batch: args.batch.min(in_flight.div_ceil(2)),
@@ -184,6 +195,19 @@ fn print(load: &Load, summary: &Summary, report: Option<&Report>, output: &Outpu
         "  {} completed in {:.2} s: {} confirmed, {} canceled, {} failed",
         summary.completed, summary.seconds, summary.confirmed, summary.canceled, summary.failed
     ));
+    if let Some(open) = &summary.open_loop {
+        let late = open.paced.late_us;
+        output.line(format!(
+            "  {} a second were due, {:.0} went out; {} held back by the servers, {} never sent",
+            open.asked_per_second, open.sent_per_second, open.paced.held_back, open.not_sent
+        ));
+        output.line(format!(
+            "  the generator itself was late by p50 {}  p99 {}  max {}",
+            millis(late.p50),
+            millis(late.p99),
+            millis(late.max)
+        ));
+    }
     for (reason, count) in &summary.reasons {
         output.line(format!("    {count} {reason}"));
     }
