@@ -1,7 +1,6 @@
 //! Counts and latencies of a run.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -10,13 +9,14 @@ use escrow_types::Reason;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::series::{Point, Series, Steady, steady};
+
 /// What is counted while a run goes on. One thread counts; the lock is never waited for.
 #[derive(Debug)]
 pub struct Meter {
+    begun: Instant,
     counts: Mutex<Counts>,
     paced: Mutex<PacedCounts>,
-    sent: AtomicU64,
-    answered: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -25,7 +25,43 @@ struct Counts {
     canceled: u64,
     failed: u64,
     reasons: [u64; 256],
-    latency_us: Histogram<u64>,
+    series: Series,
+    silence: Silence,
+}
+
+/// The longest time in which something was unanswered and no answer came.
+#[derive(Debug)]
+struct Silence {
+    sent: u64,
+    answered: u64,
+    /// Since when something is unanswered and no answer has come; means nothing while all is answered.
+    since: Instant,
+    longest: Duration,
+    /// When the longest began.
+    longest_since: Instant,
+}
+
+impl Silence {
+    const fn new(now: Instant) -> Self {
+        Self { sent: 0, answered: 0, since: now, longest: Duration::ZERO, longest_since: now }
+    }
+
+    fn sent(&mut self, count: u64) {
+        // The clock is read only when something begins to wait.
+        if self.sent == self.answered {
+            self.since = Instant::now();
+        }
+        self.sent += count;
+    }
+
+    fn answered(&mut self, now: Instant, count: u64) {
+        let silent = now.saturating_duration_since(self.since);
+        if silent > self.longest {
+            (self.longest, self.longest_since) = (silent, self.since);
+        }
+        self.since = now;
+        self.answered += count;
+    }
 }
 
 /// How well an open loop kept to its schedule.
@@ -41,14 +77,20 @@ struct PacedCounts {
 const LATENCY_US_MAX: u64 = 600_000_000;
 
 impl Meter {
-    pub(super) fn new() -> Self {
-        let counts =
-            Counts { confirmed: 0, canceled: 0, failed: 0, reasons: [0; 256], latency_us: histogram() };
+    /// For a run that begins now.
+    pub(super) fn new(begun: Instant, interval: Duration) -> Self {
+        let counts = Counts {
+            confirmed: 0,
+            canceled: 0,
+            failed: 0,
+            reasons: [0; 256],
+            series: Series::new(begun, interval),
+            silence: Silence::new(begun),
+        };
         Self {
             counts: Mutex::new(counts),
             paced: Mutex::new(PacedCounts { held_back: 0, late_us: histogram(), last: None }),
-            sent: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
+            begun,
         }
     }
 
@@ -58,16 +100,16 @@ impl Meter {
 
     /// Transfers sent so far.
     pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+        self.counts().silence.sent
     }
 
     /// Transfers answered so far.
     pub fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
+        self.counts().silence.answered
     }
 
     pub(super) fn note_sent(&self, count: u64) {
-        self.sent.fetch_add(count, Ordering::Relaxed);
+        self.counts().silence.sent(count);
     }
 
     /// Counts transfers of an open loop that go out: how late, by whose fault. See [`Paced`].
@@ -90,16 +132,14 @@ impl Meter {
     }
 
     /// Counts one answer.
-    pub(super) fn record(&self, state: Option<State>, reason: Option<Reason>, sent: Instant) {
+    pub(super) fn record(&self, state: Option<State>, reason: Option<Reason>, since: Instant) {
         let mut counts = self.counts();
         counts.outcome(state, reason.map_or(0, |reason| reason as u8));
-        counts.latency(sent, 1);
-        drop(counts);
-        self.answered.fetch_add(1, Ordering::Relaxed);
+        counts.latencies(1, &[(since, 1)]);
     }
 
-    /// Counts the answers of a message: its states and reasons by their numbers, and runs of rows that were sent at the
-    /// same moment.
+    /// Counts the answers of a message: its states and reasons by their numbers, and runs of rows whose latency counts
+    /// from the same moment.
     pub(super) fn record_columns(&self, states: &[u8], reasons: &[u8], runs: &[(Instant, u64)]) {
         const CONFIRMED: u8 = 3;
         let mut counts = self.counts();
@@ -111,15 +151,13 @@ impl Meter {
                 counts.outcome((state == 4).then_some(State::Canceled), reason);
             }
         }
-        for &(sent, rows) in runs {
-            counts.latency(sent, rows);
-        }
-        drop(counts);
-        self.answered.fetch_add(states.len() as u64, Ordering::Relaxed);
+        counts.latencies(states.len() as u64, runs);
     }
 
     pub(super) fn summary(&self, elapsed: Duration) -> Summary {
-        let counts = self.counts();
+        let mut counts = self.counts();
+        let counts = &mut *counts;
+        let (latencies, points) = counts.series.end(elapsed);
         let completed = counts.confirmed + counts.canceled + counts.failed;
         let seconds = elapsed.as_secs_f64();
         let reasons = counts.reasons.iter().enumerate().filter(|&(_, &count)| count > 0);
@@ -134,8 +172,13 @@ impl Meter {
             failed: counts.failed,
             seconds,
             per_second: if seconds > 0.0 { completed as f64 / seconds } else { 0.0 },
-            latency_us: Latency::of(&counts.latency_us),
+            latency_us: Latency::of(latencies),
+            latency_curve: curve(latencies),
             open_loop: None,
+            steady: steady(points),
+            stall_ms: counts.silence.longest.as_secs_f64() * 1e3,
+            stall_from_s: counts.silence.longest_since.saturating_duration_since(self.begun).as_secs_f64(),
+            series: points.to_vec(),
             reasons: reasons.map(|(number, &count)| (name(number), count)).collect(),
         }
     }
@@ -154,16 +197,23 @@ impl Counts {
         }
     }
 
-    fn latency(&mut self, sent: Instant, rows: u64) {
-        self.latency_us.record_n(micros(sent.elapsed()), rows).expect("it is within the bounds");
+    /// So many answers came now, in runs whose latency counts from the same moment.
+    fn latencies(&mut self, answers: u64, runs: &[(Instant, u64)]) {
+        let now = Instant::now();
+        self.silence.answered(now, answers);
+        self.series.roll(now);
+        for &(since, rows) in runs {
+            self.series.record(now, since, rows);
+        }
     }
 }
 
-fn histogram() -> Histogram<u64> {
+/// Of latencies in microseconds.
+pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(LATENCY_US_MAX, 3).expect("the bounds are those of a histogram")
 }
 
-fn micros(span: Duration) -> u64 {
+pub(super) fn micros(span: Duration) -> u64 {
     span.as_micros().min(u128::from(LATENCY_US_MAX)) as u64
 }
 
@@ -184,6 +234,16 @@ pub struct Summary {
     pub per_second: f64,
     /// To the answer, in microseconds: from sending in a closed loop, from the due time in an open one.
     pub latency_us: Latency,
+    /// The same as a curve: ever closer to the slowest.
+    pub latency_curve: Vec<Quantile>,
+    /// The part of the run with a steady rate; `None` if it did not settle.
+    pub steady: Option<Steady>,
+    /// The longest time in which something was unanswered and no answer came, in milliseconds.
+    pub stall_ms: f64,
+    /// When that began, in seconds since the run did.
+    pub stall_from_s: f64,
+    /// What was answered in each interval.
+    pub series: Vec<Point>,
     /// Of an open loop only: how it kept to its schedule.
     pub open_loop: Option<OpenLoop>,
     /// How often each reason was given.
@@ -225,14 +285,42 @@ pub struct Latency {
     pub p99: u64,
     /// 999 of 1,000 are faster.
     pub p999: u64,
+    /// 9,999 of 10,000 are faster.
+    pub p9999: u64,
     /// The slowest.
     pub max: u64,
+}
+
+/// A point of the curve of latencies.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Quantile {
+    /// The share of transfers that are at least as fast.
+    pub quantile: f64,
+    /// Their slowest, in microseconds.
+    pub us: u64,
+}
+
+/// Points of the curve for each factor of ten of "one in so many is slower".
+const CURVE_STEPS: u32 = 10;
+/// One in 10^7 is slower: more cannot be told apart in a run.
+const CURVE_DECADES: u32 = 7;
+
+/// The curve of latencies, up to the point that a single transfer makes.
+fn curve(histogram: &Histogram<u64>) -> Vec<Quantile> {
+    let one_in = |step: u32| 10f64.powf(f64::from(step) / f64::from(CURVE_STEPS));
+    let quantiles = (0..=CURVE_STEPS * CURVE_DECADES)
+        .map(one_in)
+        .take_while(|&one_in| one_in <= histogram.len() as f64)
+        .map(|one_in| 1.0 - 1.0 / one_in);
+    let quantiles = quantiles.chain((!histogram.is_empty()).then_some(1.0));
+    quantiles.map(|quantile| Quantile { quantile, us: histogram.value_at_quantile(quantile) }).collect()
 }
 
 impl Latency {
     fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile| histogram.value_at_quantile(quantile);
-        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: histogram.max() }
+        let max = histogram.max();
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), p9999: at(0.9999), max }
     }
 }
 
@@ -242,8 +330,9 @@ mod tests {
 
     #[test]
     fn every_answer_is_counted_once() {
-        let meter = Meter::new();
+        let meter = Meter::new(Instant::now(), Duration::from_secs(1));
         let now = Instant::now();
+        meter.note_sent(8);
         meter.record(Some(State::Confirmed), None, now);
         meter.record(Some(State::Canceled), Some(Reason::InsufficientFunds), now);
         meter.record(None, Some(Reason::OutcomeUnknown), now);
@@ -253,6 +342,36 @@ mod tests {
         assert_eq!(summary.reasons["INSUFFICIENT_FUNDS"], 2);
         assert_eq!(summary.reasons["OVERLOADED"], 1);
         assert!((summary.per_second - 4.0).abs() < 1e-9);
-        assert_eq!(meter.answered(), 8);
+        assert_eq!((meter.sent(), meter.answered()), (8, 8));
+        assert_eq!(summary.series.iter().map(|point| point.answered).sum::<u64>(), 8);
+    }
+
+    #[test]
+    fn silence_counts_only_while_something_is_unanswered() {
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        let mut silence = Silence::new(begun);
+        silence.sent(2);
+        silence.answered(at(50), 1);
+        silence.answered(at(80), 1);
+        assert_eq!(silence.longest, at(50).duration_since(silence.longest_since));
+        // Nothing is unanswered for a while; then the clock begins anew.
+        silence.sent(1);
+        silence.since = at(1_000);
+        silence.answered(at(1_200), 1);
+        assert_eq!((silence.longest, silence.longest_since), (Duration::from_millis(200), at(1_000)));
+    }
+
+    #[test]
+    fn the_curve_ends_where_single_transfers_make_it() {
+        let mut latencies = histogram();
+        for micros in 1..=1_000 {
+            latencies.record(micros).unwrap();
+        }
+        let curve = curve(&latencies);
+        assert!(curve.windows(2).all(|pair| pair[0].quantile < pair[1].quantile && pair[0].us <= pair[1].us));
+        assert_eq!(curve.len(), 32, "three decades, both ends, and the slowest");
+        assert_eq!((curve[10].us, curve[31].us), (900, 1_000));
+        assert!(super::curve(&histogram()).is_empty());
     }
 }

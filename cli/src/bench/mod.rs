@@ -12,6 +12,7 @@ mod meter;
 mod pace;
 mod ring;
 mod rng;
+mod series;
 mod stream;
 mod unary;
 
@@ -27,8 +28,9 @@ use escrow_types::Currency;
 pub use accounts::{Accounts, Wanted, prepare};
 use chooser::Chooser;
 pub use chooser::Skew;
-pub use meter::{Latency, Meter, OpenLoop, Paced, Summary};
+pub use meter::{Latency, Meter, OpenLoop, Paced, Quantile, Summary};
 use pace::Schedule;
+pub use series::{POINTS_MAX, Point, Steady};
 
 /// How transfers go in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,6 +77,8 @@ pub struct Load {
     pub timeout: Duration,
     /// A run without any answer for this long has failed.
     pub stall_after: Duration,
+    /// The intervals of [`Summary::series`].
+    pub interval: Duration,
     /// Chooses the accounts; the same seed chooses the same.
     pub seed: u64,
 }
@@ -103,8 +107,8 @@ pub async fn run(
     load: &Load,
     tell: impl FnMut(u64),
 ) -> Result<Summary, BenchError> {
-    let meter = Arc::new(Meter::new());
     let begun = Instant::now();
+    let meter = Arc::new(Meter::new(begun, load.interval));
     let until = match load.amount {
         Amount::Transfers(_) => None,
         Amount::For(span) => Some(begun + span + load.rate.map_or(Duration::ZERO, |_| LATE_MAX)),

@@ -162,7 +162,7 @@ mod tests {
         let ((due, count), has_waited) = noticing(pace.wait(100)).await;
         assert!(!has_waited && count >= 1_900, "{count}");
         assert_eq!(due, schedule.due(100));
-        let meter = Meter::new();
+        let meter = Meter::new(Instant::now(), Duration::from_secs(1));
         pace.note(100, count, &meter);
         let paced = meter.paced();
         assert!(paced.late_us.max >= 1_900_000, "it was late by its own fault: {paced:?}");

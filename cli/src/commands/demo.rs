@@ -311,6 +311,7 @@ async fn run_load(story: &mut Story<'_>, client: &Client, span: Duration) -> Res
         currency: USD,
         timeout: PATIENCE,
         stall_after: PATIENCE,
+        interval: Duration::from_secs(1),
         seed: 1,
     };
     let summary = bench::run(client, &accounts, &load, |_| ()).await?;

@@ -85,6 +85,9 @@ pub struct Args {
     /// Timeout of each transfer
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     timeout: Duration,
+    /// Tell rate and latencies of each such span of the run
+    #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "SPAN")]
+    interval: Duration,
     /// Give up when no answer comes for this long
     #[arg(long, default_value = "20s", value_parser = parse_duration)]
     stall: Duration,
@@ -108,6 +111,7 @@ impl From<BenchError> for Failure {
 }
 
 pub(super) async fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
+    check_interval(&args)?;
     let options = Options { connections: usize::from(args.connections), ..Endpoints::options() };
     let client = Client::connect(args.endpoints.endpoint.iter().cloned(), options)?;
     let wanted = Wanted {
@@ -133,6 +137,21 @@ pub(super) async fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
     })
 }
 
+/// A run is kept as a bounded number of intervals.
+fn check_interval(args: &Args) -> Result<(), Failure> {
+    let span = if args.transfers.is_none() { args.duration } else { Duration::ZERO };
+    if args.interval < Duration::from_millis(1) {
+        return Err(Failure::bad_input("--interval must be at least 1ms"));
+    }
+    if span.as_millis().div_ceil(args.interval.as_millis()) > bench::POINTS_MAX as u128 {
+        return Err(Failure::bad_input(format!(
+            "--duration has more than {} times --interval: take a longer --interval",
+            bench::POINTS_MAX
+        )));
+    }
+    Ok(())
+}
+
 fn load(args: &Args) -> Load {
     let in_flight = args.in_flight.unwrap_or(match args.mode {
         Mode::Unary => 256,
@@ -152,6 +171,7 @@ fn load(args: &Args) -> Load {
         currency: args.currency,
         timeout: args.timeout,
         stall_after: args.stall,
+        interval: args.interval,
         seed: args.seed,
     }
 }
@@ -194,6 +214,19 @@ fn print(load: &Load, summary: &Summary, report: Option<&Report>, output: &Outpu
     output.line(format!(
         "  {} completed in {:.2} s: {} confirmed, {} canceled, {} failed",
         summary.completed, summary.seconds, summary.confirmed, summary.canceled, summary.failed
+    ));
+    match &summary.steady {
+        Some(steady) => output.line(format!(
+            "  steady from second {:.0} on: {:.0} a second over {:.0} s",
+            steady.from_s, steady.per_second, steady.seconds
+        )),
+        None => {
+            output.line("  no steady part: the rate did not stay within 10 % of its median up to the end");
+        }
+    }
+    output.line(format!(
+        "  longest time without an answer {:.1} ms, from second {:.1} on",
+        summary.stall_ms, summary.stall_from_s
     ));
     if let Some(open) = &summary.open_loop {
         let late = open.paced.late_us;
