@@ -16,6 +16,11 @@ const TREASURY: &str = "bench-treasury";
 /// Rows of a funding message; as many are in flight.
 const FUNDING_ROWS: usize = 8_192;
 
+/// Accounts that are opened at a time, so that ten million need no second copy of themselves.
+const OPENING_ACCOUNTS: usize = 100_000;
+/// How long a single funding transfer may take, however many there are.
+const FUNDING_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// What accounts are wanted.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -25,7 +30,7 @@ pub struct Wanted {
     pub shards: BTreeSet<u16>,
     /// In which currency.
     pub currency: Currency,
-    /// How long any step may take.
+    /// How long all of the funding may take.
     pub within: Duration,
 }
 
@@ -63,16 +68,22 @@ pub async fn prepare(client: &Client, wanted: &Wanted) -> Result<Accounts, Bench
     }
     let accounts = deal(wanted, shards)?;
     let treasury = treasury(wanted, shards);
-    let open = |account_id: &AccountId, overdraft| OpenAccount {
-        account_id: account_id.clone(),
-        currency: wanted.currency,
-        overdraft,
-    };
-    let mut opening = vec![open(&treasury, Overdraft::Unlimited)];
-    opening.extend(accounts.shards.iter().flatten().map(|account| open(&account.id, Overdraft::Forbidden)));
-    for opened in client.open_accounts(&opening).await? {
-        if let Some(reason) = opened.reason {
-            return Err(BenchError::Setup(format!("account {} was not opened: {reason}", opened.account_id)));
+    let each = accounts.shards.iter().flatten().map(|account| (&account.id, Overdraft::Forbidden));
+    let mut opening = std::iter::once((&treasury, Overdraft::Unlimited)).chain(each).peekable();
+    while opening.peek().is_some() {
+        let open = |(account_id, overdraft): (&AccountId, _)| OpenAccount {
+            account_id: account_id.clone(),
+            currency: wanted.currency,
+            overdraft,
+        };
+        let some: Vec<OpenAccount> = opening.by_ref().take(OPENING_ACCOUNTS).map(open).collect();
+        for opened in client.open_accounts(&some).await? {
+            if let Some(reason) = opened.reason {
+                return Err(BenchError::Setup(format!(
+                    "account {} was not opened: {reason}",
+                    opened.account_id
+                )));
+            }
         }
     }
     fund(client, wanted, treasury.key(), &accounts).await?;
@@ -131,7 +142,12 @@ async fn fund(
         let (sender, mut receiver) = client.bulk_stream(0).await?;
         let mut ids = IdSequence::new();
         ids.refresh_clock();
-        let mut batch = Batch::new(FUNDING_ROWS, wanted.currency, Wait::Completed, Some(wanted.within));
+        let mut batch = Batch::new(
+            FUNDING_ROWS,
+            wanted.currency,
+            Wait::Completed,
+            Some(wanted.within.min(FUNDING_TIMEOUT)),
+        );
         let mut keys = accounts.shards.iter().flatten().map(|account| account.key).peekable();
         while keys.peek().is_some() {
             for key in keys.by_ref().take(FUNDING_ROWS) {
