@@ -10,6 +10,7 @@ mod bulk;
 mod chooser;
 mod meter;
 mod pace;
+pub mod processes;
 mod ring;
 mod rng;
 mod series;
