@@ -16,6 +16,7 @@ mod rng;
 mod series;
 mod stream;
 mod unary;
+pub mod wire;
 
 use std::future::Future;
 use std::num::NonZeroU64;
@@ -42,6 +43,17 @@ pub enum Mode {
     Stream,
     /// Columns of thousands of transfers a message
     Bulk,
+}
+
+impl Mode {
+    /// What is in flight unless something else is asked for: enough to keep the servers busy.
+    pub const fn in_flight_default(self) -> u64 {
+        match self {
+            Self::Unary => 256,
+            Self::Stream => 8_192,
+            Self::Bulk => 65_536,
+        }
+    }
 }
 
 /// How much is to be done.
