@@ -8,6 +8,7 @@
 mod accounts;
 mod bulk;
 mod chooser;
+pub mod compare;
 mod meter;
 mod pace;
 pub mod processes;
