@@ -11,6 +11,7 @@ mod chooser;
 pub mod compare;
 mod meter;
 mod pace;
+pub mod plot;
 pub mod processes;
 mod ring;
 mod rng;
