@@ -1,42 +1,71 @@
 //! `escrow bench`: load, then verification.
+//!
+//! - `compare`: runs beside each other
+//! - `show`: what a run came to, for people and programs
+//! - `targets`: which processes of this machine are the servers
+//! - `echo_server`: the other side of `--wire`
+
+mod compare;
+mod echo_server;
+mod show;
+mod targets;
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use escrow_client::{Client, Options};
 use escrow_types::Currency;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
 
 use crate::args::Endpoints;
+use crate::bench::processes::{Used, Watch};
+use crate::bench::wire::{EchoProcess, Wire, WireLoad};
 use crate::bench::{self, Accounts, Amount, BenchError, Load, Mode, Skew, Summary, Wanted};
 use crate::commands::transfer::WaitFor;
-use crate::commands::verify::{document, line};
 use crate::exit::{Exit, Failure, with_exit_codes};
 use crate::money::parse_currency;
 use crate::output::Output;
 use crate::time::parse_duration;
 use escrow_verify::{Report, Settings, verify};
 
+/// Commands beside the run itself.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Put two runs, or the medians of several, beside each other
+    Compare(compare::Args),
+    /// Send every message back: what --wire compares with
+    #[command(hide = true)]
+    EchoServer(echo_server::Args),
+}
+
 /// `escrow bench`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = with_exit_codes!("Examples:
+#[command(args_conflicts_with_subcommands = true, after_help = with_exit_codes!("Examples:
   escrow bench                                           # bulk, 10 s
   escrow bench --mode stream --duration 30s --in-flight 20000
   escrow bench --mode unary --in-flight 1 --wait decided # one caller alone
   escrow bench --transfers 1000000 --skew zipf --cross-shard 50 -o json
   escrow bench --mode unary --rate 2000 --duration 60s   # open loop: callers who do not wait for each other
   escrow bench --skew hot --cross-shard 0                # one account in every transfer
+  escrow bench --duration 60s --warmup 10s --plot run.html
+  escrow bench -o json > a.json; escrow bench compare a.json b.json
+  escrow bench --wire --wire-dir ./escrow-data -o json   # as ratios to what this machine allows
 
 Without --rate the next transfer goes out when one is answered: that finds the highest rate, and hides how long
 callers of a server that stands still would have waited. With --rate transfers are due at fixed times; those
 that cannot go out because --in-flight is reached wait, and their latency shows it.
 
+CPU and memory are told of this process and of those servers that are on this machine (Linux only): those of
+--data-dir or --cluster-file, or else the coordinators of --endpoint and the wallet shards that they know.
+
 Opens accounts named bench-… and funds them from bench-treasury, whose overdraft is unlimited. Ends with
 the checks of escrow verify; the exit code is 1 when one fails or a transfer was refused or lost."))]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// So many transfers
     #[arg(long, conflicts_with = "duration", value_name = "N")]
     transfers: Option<u64>,
@@ -91,6 +120,21 @@ pub struct Args {
     /// Give up when no answer comes for this long
     #[arg(long, default_value = "20s", value_parser = parse_duration)]
     stall: Duration,
+    /// Measure before and after the load what this machine allows, and tell the load as ratios to it: a raw gRPC echo of the same
+    /// messages, and writes made durable
+    #[arg(long)]
+    wire: bool,
+    /// Where --wire writes: a directory on the disk that the journals are on (default: the temporary directory)
+    #[arg(long, value_name = "DIR", requires = "wire")]
+    wire_dir: Option<PathBuf>,
+    /// How long --wire runs each of its three echoes, and the disk, before the load and after it
+    #[arg(long, default_value = "2s", value_parser = parse_duration, value_name = "SPAN", requires = "wire")]
+    wire_span: Duration,
+    #[command(flatten)]
+    servers: targets::ServersArgs,
+    /// Draw the run as a page of HTML that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// Leave the checks at the end away
     #[arg(long)]
     no_verify: bool,
@@ -110,31 +154,109 @@ impl From<BenchError> for Failure {
     }
 }
 
-pub(super) async fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
-    check_interval(&args)?;
+/// All that a run came to.
+struct Outcome {
+    summary: Summary,
+    wire: Option<Wire>,
+    used: Vec<Used>,
+    /// What could not be measured, and why.
+    missing: Vec<String>,
+    report: Option<Report>,
+}
+
+pub(super) async fn run(mut args: Args, output: &Output) -> Result<Exit, Failure> {
+    match args.command.take() {
+        None => measure_all(&args, output).await,
+        Some(Command::Compare(args)) => compare::run(args, output),
+        Some(Command::EchoServer(_)) => echo_server::run(output).await,
+    }
+}
+
+async fn measure_all(args: &Args, output: &Output) -> Result<Exit, Failure> {
+    check_interval(args)?;
+    let load = load(args);
+    let wire = wire_load(args, &load)?;
+    check_plot(args)?;
     let options = Options { connections: usize::from(args.connections), ..Endpoints::options() };
     let client = Client::connect(args.endpoints.endpoint.iter().cloned(), options)?;
+    let (targets, mut missing) = args.servers.find(&client, &args.endpoints).await?;
     let wanted = Wanted {
         count: args.accounts as usize,
         shards: args.shards.iter().copied().collect::<BTreeSet<u16>>(),
         currency: args.currency,
-        within: Duration::from_secs(60),
+        within: Duration::from_secs(60 + args.accounts / SLOWEST_FUNDING_PER_SECOND),
     };
     let accounts = bench::prepare(&client, &wanted).await?;
-    let load = load(&args);
+    let echo = match &wire {
+        Some(_) => Some(EchoProcess::start().await?),
+        None => None,
+    };
+    let before = match (&wire, &echo) {
+        (Some(wire), Some(echo)) => Some(wire.round(echo).await?),
+        _ => None,
+    };
     if !args.warmup.is_zero() {
         let warmup =
             Load { amount: Amount::For(args.warmup), seed: load.seed.wrapping_add(1), ..load.clone() };
         measure(&client, &accounts, &warmup, "warm-up").await?;
     }
+    let watch = Watch::begin(targets);
     let summary = measure(&client, &accounts, &load, "load").await?;
+    let (used, unseen) = watch.end(summary.completed);
+    missing.extend(unseen);
+    let wire = match (wire, echo, before) {
+        (Some(wire), Some(echo), Some(before)) => {
+            let after = wire.round(&echo).await?;
+            echo.stop().await?;
+            Some(Wire::new(&wire, before, after, &summary))
+        }
+        _ => None,
+    };
     let report = if args.no_verify { None } else { Some(check(&args.endpoints).await?) };
-    print(&load, &summary, report.as_ref(), output);
-    let lost = summary.failed > 0 || summary.completed == 0;
-    Ok(match report.map_or(Exit::Ok, |report| Exit::of_checks(report.result())) {
+    let outcome = Outcome { summary, wire, used, missing, report };
+    let document = show::document(args, &load, &outcome);
+    output.json(&document);
+    show::print(&outcome, output);
+    if let Some(path) = &args.plot {
+        let page = show::page(&document, &outcome).html();
+        std::fs::write(path, page)
+            .map_err(|error| Failure::internal(format!("--plot: {}: {error}", path.display())))?;
+        output.line(format!("  drawn in {}", path.display()));
+    }
+    let lost = outcome.summary.failed > 0 || outcome.summary.completed == 0;
+    Ok(match outcome.report.map_or(Exit::Ok, |report| Exit::of_checks(report.result())) {
         Exit::Ok if lost => Exit::Failed,
         exit => exit,
     })
+}
+
+/// Accounts that the slowest cluster worth measuring funds in a second.
+const SLOWEST_FUNDING_PER_SECOND: u64 = 20_000;
+
+/// What is to be measured beside the load.
+fn wire_load(args: &Args, load: &Load) -> Result<Option<WireLoad>, Failure> {
+    if !args.wire {
+        return Ok(None);
+    }
+    let directory = args.wire_dir.clone().unwrap_or_else(std::env::temp_dir);
+    if !directory.is_dir() {
+        return Err(Failure::bad_input(format!("--wire-dir: {} is no directory", directory.display())));
+    }
+    if args.wire_span.is_zero() {
+        return Err(Failure::bad_input("--wire-span must be above zero"));
+    }
+    let (load, connections) = (load.clone(), usize::from(args.connections));
+    Ok(Some(WireLoad { load, connections, span: args.wire_span, directory }))
+}
+
+/// What cannot be written is told before the run, not after it.
+fn check_plot(args: &Args) -> Result<(), Failure> {
+    let Some(path) = &args.plot else { return Ok(()) };
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if path.is_dir() || directory.is_some_and(|directory| !directory.is_dir()) {
+        return Err(Failure::bad_input(format!("--plot: {} cannot be a file", path.display())));
+    }
+    Ok(())
 }
 
 /// A run is kept as a bounded number of intervals.
@@ -153,11 +275,7 @@ fn check_interval(args: &Args) -> Result<(), Failure> {
 }
 
 fn load(args: &Args) -> Load {
-    let in_flight = args.in_flight.unwrap_or(match args.mode {
-        Mode::Unary => 256,
-        Mode::Stream => 8_192,
-        Mode::Bulk => 65_536,
-    });
+    let in_flight = args.in_flight.unwrap_or(args.mode.in_flight_default());
     Load {
         mode: args.mode,
         amount: args.transfers.map_or(Amount::For(args.duration), Amount::Transfers),
@@ -198,61 +316,4 @@ async fn check(endpoints: &Endpoints) -> Result<Report, Failure> {
     let settings = Settings { quiescent_within: Duration::from_secs(30), ..Settings::default() };
     let client = endpoints.patient_client(settings.silence_max)?;
     Ok(verify(&client, settings, |_| ()).await?)
-}
-
-fn print(load: &Load, summary: &Summary, report: Option<&Report>, output: &Output) {
-    let mut value = serde_json::to_value(summary).unwrap_or_default();
-    value["mode"] = format!("{:?}", load.mode).to_lowercase().into();
-    value["in_flight"] = load.in_flight.into();
-    value["verified"] = report.map_or(json!(null), |report| report.ok().into());
-    value["verification"] = report.map_or(json!(null), document);
-    output.json(&value);
-
-    let latency = summary.latency_us;
-    let millis = |micros: u64| format!("{}.{:03} ms", micros / 1_000, micros % 1_000);
-    output.line(format!("{:.0} transfers a second", summary.per_second));
-    output.line(format!(
-        "  {} completed in {:.2} s: {} confirmed, {} canceled, {} failed",
-        summary.completed, summary.seconds, summary.confirmed, summary.canceled, summary.failed
-    ));
-    match &summary.steady {
-        Some(steady) => output.line(format!(
-            "  steady from second {:.0} on: {:.0} a second over {:.0} s",
-            steady.from_s, steady.per_second, steady.seconds
-        )),
-        None => {
-            output.line("  no steady part: the rate did not stay within 10 % of its median up to the end");
-        }
-    }
-    output.line(format!(
-        "  longest time without an answer {:.1} ms, from second {:.1} on",
-        summary.stall_ms, summary.stall_from_s
-    ));
-    if let Some(open) = &summary.open_loop {
-        let late = open.paced.late_us;
-        output.line(format!(
-            "  {} a second were due, {:.0} went out; {} held back by the servers, {} never sent",
-            open.asked_per_second, open.sent_per_second, open.paced.held_back, open.not_sent
-        ));
-        output.line(format!(
-            "  the generator itself was late by p50 {}  p99 {}  max {}",
-            millis(late.p50),
-            millis(late.p99),
-            millis(late.max)
-        ));
-    }
-    for (reason, count) in &summary.reasons {
-        output.line(format!("    {count} {reason}"));
-    }
-    output.line(format!(
-        "  latency p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
-        millis(latency.p50),
-        millis(latency.p90),
-        millis(latency.p99),
-        millis(latency.p999),
-        millis(latency.max)
-    ));
-    for check in report.iter().flat_map(|report| &report.checks) {
-        output.line(format!("  {}", line(check)));
-    }
 }
