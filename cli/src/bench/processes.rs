@@ -147,9 +147,8 @@ fn parse_auxiliary(vector: &[u8]) -> Option<u64> {
         .map(|ticks| ticks as u64)
 }
 
-/// The process that listens on a TCP port of this machine, if it is one that we may look at (of the same user).
-///
-/// `is_any`: also where it listens on all addresses. Processes are looked at once each.
+/// The process that listens on a TCP port of this machine, if it is one that we may look at (of the same user). Reads the open files
+/// of every such process once.
 pub fn listener(port: u16) -> Option<u32> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let inodes: Vec<String> = tables

@@ -44,7 +44,10 @@ impl Scale {
 
     pub(super) fn ticks(&self) -> Vec<f64> {
         let ticks: Vec<f64> = if self.is_log {
+            // A few decades have room for more than their beginnings.
+            let steps: &[f64] = if self.high / self.low < 1e3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
             std::iter::successors(Some(self.low), |tick| Some(tick * 10.0))
+                .flat_map(|decade| steps.iter().map(move |step| decade * step))
                 .take_while(|tick| *tick <= self.high * 1.001)
                 .take(TICKS_MAX)
                 .collect()
@@ -124,6 +127,8 @@ mod tests {
         let scale = Scale::log(350.0, 42_000.0);
         let ticks: Vec<String> = scale.ticks().into_iter().map(span).collect();
         assert_eq!(ticks, ["100 µs", "1 ms", "10 ms", "100 ms"]);
+        let one_decade: Vec<String> = Scale::log(150.0, 800.0).ticks().into_iter().map(span).collect();
+        assert_eq!(one_decade, ["100 µs", "200 µs", "500 µs", "1 ms"]);
         assert!(near(scale.at(1_000.0), 1.0 / 3.0) && near(scale.at(0.0), 0.0));
     }
 

@@ -18,8 +18,8 @@ use crate::output::Output;
   escrow bench compare --a a1.json,a2.json,a3.json --b b1.json,b2.json,b3.json
   escrow bench compare before.json after.json --anyway -o json
 
-Of several files a side the medians are compared, with the lowest and the highest beside them. Runs of
-different settings (all but --seed and --interval count) are refused, unless --anyway.")]
+Of several files a side the medians are compared, with the lowest and the highest beside them.
+Runs of different settings (all but --seed and --interval count) are refused, unless --anyway.")]
 pub(in crate::commands) struct Args {
     /// What to compare with
     #[arg(value_name = "A.json", required_unless_present = "a", requires = "second", conflicts_with_all = ["a", "b"])]

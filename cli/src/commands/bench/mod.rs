@@ -48,21 +48,24 @@ pub(super) enum Command {
   escrow bench --mode stream --duration 30s --in-flight 20000
   escrow bench --mode unary --in-flight 1 --wait decided # one caller alone
   escrow bench --transfers 1000000 --skew zipf --cross-shard 50 -o json
-  escrow bench --mode unary --rate 2000 --duration 60s   # open loop: callers who do not wait for each other
+  escrow bench --mode unary --rate 2000 --duration 60s   # open loop: nobody waits for others
   escrow bench --skew hot --cross-shard 0                # one account in every transfer
   escrow bench --duration 60s --warmup 10s --plot run.html
-  escrow bench -o json > a.json; escrow bench compare a.json b.json
   escrow bench --wire --wire-dir ./escrow-data -o json   # as ratios to what this machine allows
+  escrow bench -o json > a.json; escrow bench compare a.json b.json
 
-Without --rate the next transfer goes out when one is answered: that finds the highest rate, and hides how long
-callers of a server that stands still would have waited. With --rate transfers are due at fixed times; those
-that cannot go out because --in-flight is reached wait, and their latency shows it.
+Without --rate the next transfer goes out when one is answered: that finds the highest rate, and
+hides how long callers of a server that stands still would have waited. With --rate transfers are
+due at fixed times; those that cannot go out because --in-flight is reached wait, and their latency
+shows it.
 
-CPU and memory are told of this process and of those servers that are on this machine (Linux only): those of
---data-dir or --cluster-file, or else the coordinators of --endpoint and the wallet shards that they know.
+CPU and memory are told of this process and of those servers that are on this machine (Linux only):
+those of --data-dir or --cluster-file, or else the coordinators of --endpoint and the wallet shards
+that they know.
 
-Opens accounts named bench-… and funds them from bench-treasury, whose overdraft is unlimited. Ends with
-the checks of escrow verify; the exit code is 1 when one fails or a transfer was refused or lost."))]
+Opens accounts named bench-… and funds them from bench-treasury, whose overdraft is unlimited. Ends
+with the checks of escrow verify; the exit code is 1 when one fails or a transfer was refused or
+lost."))]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -78,7 +81,7 @@ pub struct Args {
     /// Unanswered transfers at a time (default: unary 256, stream 8192, bulk 65536)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     in_flight: Option<u64>,
-    /// Open loop: so many transfers a second are due, at fixed times, and latency counts from then [default: closed loop]
+    /// Open loop: so many transfers a second are due, at fixed times, and latency counts from then (default: a closed loop)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     rate: Option<u64>,
     /// Rows of a bulk message at most
