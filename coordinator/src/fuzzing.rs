@@ -43,7 +43,7 @@ pub fn run(
 
 /// Writes a run, for seeds.
 pub fn write_run(disk: &Arc<dyn Disk>, dir: &Path, name: &str, rows: Vec<Row>) {
-    drop(Run::write(disk, dir, name, rows).expect("the disk works"));
+    drop(Run::write(disk, dir, name, rows.iter()).expect("the disk works"));
 }
 
 /// Whether a directory whose `identity.json` has this content is that of partition 0.

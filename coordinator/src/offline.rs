@@ -205,11 +205,11 @@ impl LeftBehind {
         for name in &names {
             std::fs::copy(runs_dir(&self.data_dir).join(name), runs.join(name))?;
         }
-        let rows: Vec<_> = self.machine.hand_over().finished().copied().collect();
-        if !rows.is_empty() {
+        let handed_over = self.machine.hand_over();
+        if handed_over.finished().next().is_some() {
             // No checkpoint names a run so.
             let name = format!("{:020}.salvaged.run", position.index());
-            Run::write(&self.disk, &runs, &name, rows)?;
+            Run::write(&self.disk, &runs, &name, handed_over.finished())?;
             names.push(name);
         }
         let (index, machine) = (position.index(), self.machine.to_checkpoint());
@@ -242,7 +242,7 @@ mod tests {
     fn snapshot_in(dir: &Path) -> PathBuf {
         let (path, from, disk) = (dir.join("coordinator-0.snapshot"), dir.join("from"), OsDisk::shared());
         disk.create_dir_all(&runs_dir(&from)).unwrap();
-        Run::write(&disk, &runs_dir(&from), "1.run", Vec::new()).unwrap();
+        Run::write(&disk, &runs_dir(&from), "1.run", [].iter()).unwrap();
         let (machine, runs) = (machine().to_checkpoint(), vec!["1.run".into()]);
         Checkpoint { index: 9, machine, runs, position: position().encode() }.write(&*disk, &from).unwrap();
         export(&*disk, &from, &path).unwrap();

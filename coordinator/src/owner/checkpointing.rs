@@ -132,13 +132,12 @@ impl Owner {
         let encoded = position.as_ref().map_or_else(Vec::new, Position::encode);
         let write = move || {
             let write_all = || {
-                let rows: Vec<_> = handed_over.finished().copied().collect();
                 let dir = crate::store::runs_dir(&data_dir);
                 let name = format!("{index:020}.run");
-                let run = if rows.is_empty() {
+                let run = if handed_over.finished().next().is_none() {
                     None
                 } else {
-                    Some(Arc::new(Run::write(&disk, &dir, &name, rows)?))
+                    Some(Arc::new(Run::write(&disk, &dir, &name, handed_over.finished())?))
                 };
                 failpoint::die_at("coordinator::during_checkpoint");
                 let runs = keep.iter().chain(&run).map(|run| run.name().to_owned()).collect();

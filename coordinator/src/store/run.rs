@@ -34,7 +34,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    fn of(rows: &[Row]) -> Self {
+    fn of(rows: &[&Row]) -> Self {
         let mut summary = Self {
             count: rows.len() as u64,
             newest_end_ms: 0,
@@ -143,7 +143,7 @@ fn invalid(why: &'static str) -> io::Error {
 const CHUNK_ROWS: usize = 1 << 14;
 
 /// Writes rows and header piece by piece. Synced in steps: the log is on the same disk, and a sync of much holds its own up.
-fn write_rows(file: &dyn DiskFile, summary: &Summary, rows: &[Row]) -> io::Result<()> {
+fn write_rows(file: &dyn DiskFile, summary: &Summary, rows: &[&Row]) -> io::Result<()> {
     const SYNC_EVERY_CHUNKS: usize = 8;
     let (mut offset, mut crc) = (HEADER_BYTES as u64, 0);
     let mut bytes = Vec::with_capacity(CHUNK_ROWS.min(rows.len()) * ROW_BYTES);
@@ -162,12 +162,13 @@ fn write_rows(file: &dyn DiskFile, summary: &Summary, rows: &[Row]) -> io::Resul
 
 impl Run {
     /// Writes a run durably and opens it. Sorts the rows; of two with the same key the newer one stands.
-    pub(crate) fn write(
+    pub(crate) fn write<'a>(
         disk: &Arc<dyn Disk>,
         dir: &Path,
         name: &str,
-        mut rows: Vec<Row>,
+        rows: impl Iterator<Item = &'a Row>,
     ) -> io::Result<Self> {
+        let mut rows: Vec<&Row> = rows.collect();
         // Ids of one maker come in order: a sort that makes use of that costs little more than looking.
         rows.sort_by_key(|row| (row.key, Reverse(row.finished_ms)));
         rows.dedup_by_key(|row| row.key);
@@ -311,7 +312,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk = OsDisk::shared();
         let rows = rows(1_000);
-        Run::write(&disk, dir.path(), "one", rows.clone()).unwrap();
+        Run::write(&disk, dir.path(), "one", rows.iter()).unwrap();
         let run = Run::open(&disk, dir.path(), "one").unwrap();
         for row in &rows {
             assert_eq!(run.find(row.key).unwrap(), Some(*row));
@@ -334,7 +335,7 @@ mod tests {
         for wrong in [Row { outcome: 15, ..rows(1)[0] }, Row { finished_ms: 0, ..rows(1)[0] }] {
             let mut body = Vec::new();
             put_row(&mut body, &wrong);
-            let header = header(&Summary::of(&[wrong]), crc32c::crc32c(&body));
+            let header = header(&Summary::of(&[&wrong]), crc32c::crc32c(&body));
             assert_eq!(refused(&[header, body].concat()), "outcome");
         }
     }
@@ -343,7 +344,7 @@ mod tests {
     fn a_flipped_bit_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let disk = OsDisk::shared();
-        Run::write(&disk, dir.path(), "one", rows(10)).unwrap();
+        Run::write(&disk, dir.path(), "one", rows(10).iter()).unwrap();
         let path = dir.path().join("one");
         let good = std::fs::read(&path).unwrap();
         for at in 0..good.len() {

@@ -72,7 +72,6 @@ pub trait DiskFile: Send + Sync {
     /// no metadata. Synced in steps, so that a busy neighbour on the same disk is not held up for long.
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         const CHUNK_BYTES: u64 = 1 << 20;
-        const SYNC_EVERY_BYTES: u64 = 8 << 20;
         let zeros = vec![0; bytes.min(CHUNK_BYTES) as usize];
         let mut offset = 0;
         while offset < bytes {
@@ -118,15 +117,19 @@ impl io::Read for SequentialRead {
     }
 }
 
-/// Sequential writing of an open file, from its start.
+/// Syncs of long writes come after so many bytes, so that a busy neighbour on the same disk is not held up for long.
+const SYNC_EVERY_BYTES: u64 = 8 << 20;
+
+/// Sequential writing of an open file, from its start. Synced in steps; the last one is up to the caller.
 pub(crate) struct SequentialWrite<'a> {
     file: &'a dyn DiskFile,
     offset: u64,
+    synced: u64,
 }
 
 impl<'a> SequentialWrite<'a> {
     pub(crate) fn new(file: &'a dyn DiskFile) -> SequentialWrite<'a> {
-        SequentialWrite { file, offset: 0 }
+        SequentialWrite { file, offset: 0, synced: 0 }
     }
 }
 
@@ -134,6 +137,10 @@ impl io::Write for SequentialWrite<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write_all_at(bytes, self.offset)?;
         self.offset += bytes.len() as u64;
+        if self.offset - self.synced >= SYNC_EVERY_BYTES {
+            self.file.sync_data()?;
+            self.synced = self.offset;
+        }
         Ok(bytes.len())
     }
 
