@@ -42,7 +42,7 @@ pub fn run(
 }
 
 /// Writes a run, for seeds.
-pub fn write_run(disk: &Arc<dyn Disk>, dir: &Path, name: &str, rows: Vec<Row>) {
+pub fn write_run(disk: &Arc<dyn Disk>, dir: &Path, name: &str, rows: &[Row]) {
     drop(Run::write(disk, dir, name, rows.iter()).expect("the disk works"));
 }
 

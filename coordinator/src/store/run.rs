@@ -149,7 +149,9 @@ fn write_rows(file: &dyn DiskFile, summary: &Summary, rows: &[&Row]) -> io::Resu
     let mut bytes = Vec::with_capacity(CHUNK_ROWS.min(rows.len()) * ROW_BYTES);
     for (number, chunk) in rows.chunks(CHUNK_ROWS).enumerate() {
         bytes.clear();
-        chunk.iter().for_each(|row| put_row(&mut bytes, row));
+        for row in chunk {
+            put_row(&mut bytes, row);
+        }
         crc = crc32c::crc32c_append(crc, &bytes);
         file.write_all_at(&bytes, offset)?;
         offset += bytes.len() as u64;

@@ -180,7 +180,9 @@ impl Remembered {
             let rows = std::mem::take(&mut self.rows);
             let forgetful = self.forgetful;
             *self = Self { forgetful, ..Self::with_capacity(rows.len()) };
-            rows.into_iter().for_each(|row| self.push(row));
+            for row in rows {
+                self.push(row);
+            }
             self.begun = self.rows.len();
         }
     }
@@ -238,7 +240,9 @@ impl Remembered {
 
     /// After [`Remembered::hand_over`], when everything unfinished is here again.
     pub(super) fn expect_again(&mut self, expected: Vec<Row>) {
-        expected.into_iter().for_each(|row| self.push(row));
+        for row in expected {
+            self.push(row);
+        }
     }
 
     /// Looks for keys that will be looked for or inserted next, all at once, so that the cache misses of one overlap those

@@ -197,7 +197,7 @@ pub(super) fn files_seeds() -> Vec<(&'static str, Vec<u8>)> {
     disk.create_dir_all(dir).expect("an empty disk");
     let all = tcc::checkpoint_seeds().into_iter().map(|(_, bytes)| bytes).next_back().unwrap_or_default();
     fuzzing::write_checkpoint(&*disk, dir, 7, all, vec!["00000000000000000007.run".into()]);
-    fuzzing::write_run(&disk, dir, "one", rows());
+    fuzzing::write_run(&disk, dir, "one", &rows());
     let file = |which: u8, name: &str| {
         let bytes = read_all(&*disk, &dir.join(name)).expect("readable").expect("written");
         [&[which][..], &bytes].concat()

@@ -73,6 +73,7 @@ fn columns(sequence: Vec<u64>, amount: u64) -> v1::TryColumns {
         account_low: vec![low; rows],
         amount: vec![amount; rows],
         kind: 840_u16.to_le_bytes().repeat(rows),
+        first_sequence: 0,
     }
 }
 
