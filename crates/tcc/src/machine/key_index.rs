@@ -31,7 +31,7 @@ impl KeyIndex {
         if rows == 0 {
             return Self::default();
         }
-        let slots = (rows * 8 / FULL_EIGHTHS + 1).next_power_of_two().max(SLOTS_MIN);
+        let slots = (rows * 8).div_ceil(FULL_EIGHTHS).next_power_of_two().max(SLOTS_MIN);
         Self { slots: vec![0; slots], used: 0 }
     }
 
@@ -178,5 +178,17 @@ mod tests {
             }
             assert_eq!(index.slots.len(), slots, "{rows}");
         }
+    }
+
+    #[test]
+    fn it_grows_by_doubling() {
+        let (mut index, mut sizes) = (KeyIndex::default(), Vec::new());
+        for row in 0..10_000 {
+            index.insert(u64::from(row) << 33, row, |_| false, |row| u64::from(row) << 33);
+            if sizes.last() != Some(&index.slots.len()) {
+                sizes.push(index.slots.len());
+            }
+        }
+        assert_eq!(sizes, [64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384]);
     }
 }
