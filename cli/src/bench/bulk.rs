@@ -102,7 +102,8 @@ async fn send(
         for _ in 0..rows {
             let ((from_shard, from), (to_shard, to)) = chooser.next();
             let (from, to) = (&plan.accounts.shards[from_shard][from], &plan.accounts.shards[to_shard][to]);
-            batch.push(ids.next_key(), from.key, to.key, 1);
+            let id = ids.next_key();
+            batch.push(id, from.key, to.key, super::minor_units(id));
         }
         shared.in_flight.update(|in_flight| in_flight + rows);
         shared.ring.borrow_mut().sent(number, since, rows);

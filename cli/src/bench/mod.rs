@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use escrow_client::{Client, ClientError, Wait};
-use escrow_types::Currency;
+use escrow_types::{Currency, TransactionKey};
 
 pub use accounts::{Accounts, Wanted, prepare};
 use chooser::Chooser;
@@ -162,6 +162,11 @@ const LATE_MAX: Duration = Duration::from_millis(100);
 fn due_within(rate: NonZeroU64, span: Duration) -> u64 {
     let due = (u128::from(rate.get()) * span.as_nanos()).div_ceil(1_000_000_000);
     u64::try_from(due).unwrap_or(u64::MAX)
+}
+
+/// What a transfer moves: some different amounts, as people have them. Equal ones would make a log that packs better than theirs.
+fn minor_units(id: TransactionKey) -> u64 {
+    1 + (id.0 as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) % 100
 }
 
 /// What a mode is to do.

@@ -114,11 +114,12 @@ async fn send(
             ids.refresh_clock();
         }
         let ((from_shard, from), (to_shard, to)) = chooser.next();
+        let id = ids.next_id();
         let message = report::TransferRequest {
-            transaction_id: ids.next_id().to_string(),
+            transaction_id: id.to_string(),
             from_account_id: plan.accounts.shards[from_shard][from].id.to_string(),
             to_account_id: plan.accounts.shards[to_shard][to].id.to_string(),
-            amount: 1,
+            amount: super::minor_units(id.key()),
             currency: load.currency.code().to_owned(),
             wait: wait.into(),
             timeout_ms: u32::try_from(load.timeout.as_millis()).unwrap_or(u32::MAX),

@@ -82,8 +82,9 @@ impl Caller {
         let ((from_shard, from), (to_shard, to)) = self.chooser.next();
         let shards = &self.plan.accounts.shards;
         let (from, to, load) = (&shards[from_shard][from], &shards[to_shard][to], &self.plan.load);
-        Transfer::new(from.id.clone(), to.id.clone(), 1, load.currency)
-            .with_id(self.ids.next_id())
+        let id = self.ids.next_id();
+        Transfer::new(from.id.clone(), to.id.clone(), super::minor_units(id.key()), load.currency)
+            .with_id(id)
             .with_wait(load.wait)
             .with_timeout(load.timeout)
     }
