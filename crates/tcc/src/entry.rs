@@ -5,8 +5,8 @@ use escrow_types::codec::{Malformed, Put as _, Take};
 
 use crate::command::Command;
 
-/// The version of the format. Readers refuse others.
-const VERSION: u8 = 1;
+/// The version of the format (2: close columns; 1 had none). Readers refuse others.
+const VERSION: u8 = 2;
 
 /// The commands of one turn of the owner, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,12 @@
 //! Little-endian bytes: the one format of commands in logs and of states in checkpoints.
 //!
 //! Columns are a `u32` count and the raw values, so that encoding and decoding a batch of thousands of rows is a copy.
+//!
+//! A column of 64-bit values in which each is at most 255 above the one before it, as sequences and deadlines mostly are, is said
+//! *closely*: the highest bit of the count is set, then come the first value and a byte for each other one, its distance. Such a
+//! column has this form and no other. It takes an eighth of the bytes, and for that much less there is to write, to sum, to sync and
+//! to archive; and a few bytes can still not stand for much of memory.
+//!
 //! The bytes come from disk: decoding checks every length and never panics.
 
 /// The bytes are not what they should be. Carries what was being read.
@@ -10,6 +16,20 @@ pub struct Malformed(pub &'static str);
 
 /// The longest column that is believed, in rows.
 pub const COLUMN_ROWS_MAX: usize = 1 << 24;
+
+/// In the count of a column: it is said closely.
+const CLOSE: u32 = 1 << 31;
+const _: () = assert!(COLUMN_ROWS_MAX < CLOSE as usize);
+
+/// Whether each value is at most 255 above the one before it, and there is more than one.
+fn is_close(values: &[u64]) -> bool {
+    /// Without a branch within a chunk, so that the compiler compares many at once.
+    const CHUNK: usize = 64;
+    let is_far = |(before, value): (&u64, &u64)| value.wrapping_sub(*before) > 0xFF || value < before;
+    let Some(others) = values.get(1..).filter(|others| !others.is_empty()) else { return false };
+    let mut chunks = values.chunks(CHUNK).zip(others.chunks(CHUNK));
+    chunks.all(|(before, values)| !before.iter().zip(values).map(is_far).fold(false, |any, far| any | far))
+}
 
 /// Appends values to a byte vector.
 pub trait Put {
@@ -25,7 +45,7 @@ pub trait Put {
     fn put_u128(&mut self, value: u128);
     /// A `u32` length and the bytes.
     fn put_bytes(&mut self, value: &[u8]);
-    /// A column: a `u32` count and the values.
+    /// A column: a `u32` count and the values, or said closely.
     fn put_column_u64(&mut self, values: &[u64]);
     /// A column of 128-bit keys.
     fn put_column_u128(&mut self, values: &[u128]);
@@ -56,7 +76,14 @@ impl Put for Vec<u8> {
         self.extend_from_slice(value);
     }
     fn put_column_u64(&mut self, values: &[u64]) {
-        put_column(self, values, u64::to_le_bytes);
+        if !is_close(values) {
+            put_column(self, values, u64::to_le_bytes);
+            return;
+        }
+        assert!(values.len() <= COLUMN_ROWS_MAX, "a column is bounded");
+        self.put_u32(values.len() as u32 | CLOSE);
+        self.put_u64(values[0]);
+        self.extend(values.iter().zip(&values[1..]).map(|(before, value)| (value - before) as u8));
     }
     fn put_column_u128(&mut self, values: &[u128]) {
         put_column(self, values, u128::to_le_bytes);
@@ -166,7 +193,32 @@ impl<'a> Take<'a> {
 
     /// A column of 64-bit values.
     pub fn column_u64(&mut self) -> Result<Vec<u64>, Malformed> {
-        self.column(u64::from_le_bytes)
+        let mut count = self.clone();
+        let count = count.u32()?;
+        if count & CLOSE == 0 {
+            let values = self.column(u64::from_le_bytes)?;
+            return if is_close(&values) {
+                Err(Malformed("a close column said at length"))
+            } else {
+                Ok(values)
+            };
+        }
+        self.u32()?;
+        let rows = (count & !CLOSE) as usize;
+        if !(2..=COLUMN_ROWS_MAX).contains(&rows) {
+            return Err(Malformed("a close column of no such length"));
+        }
+        let mut value = self.u64()?;
+        let distances = self.raw(rows - 1)?;
+        let total: u64 = distances.iter().map(|&distance| u64::from(distance)).sum();
+        value.checked_add(total).ok_or(Malformed("a column beyond the last number"))?;
+        let mut values = Vec::with_capacity(rows);
+        values.push(value);
+        values.extend(distances.iter().map(|&distance| {
+            value += u64::from(distance);
+            value
+        }));
+        Ok(values)
     }
     /// A column of 128-bit keys.
     pub fn column_u128(&mut self) -> Result<Vec<u128>, Malformed> {
@@ -208,6 +260,44 @@ mod tests {
         assert_eq!(take.column_u128(), Ok(vec![9]));
         assert_eq!(take.column_u16(), Ok(vec![]));
         assert_eq!(take.finish(), Ok(()));
+    }
+
+    #[test]
+    fn close_columns_take_a_byte_a_row_and_every_column_comes_back() {
+        let dense: Vec<u64> = (1_000..1_200).collect();
+        let steps: Vec<u64> = (0..300).map(|row| u64::MAX - (300 - row) * 255).collect();
+        let close = [vec![7, 7, 7], vec![0, 255], vec![u64::MAX - 1, u64::MAX], dense.clone(), steps];
+        // A gap at each place, also where the chunks meet that are compared at once.
+        let gaps = (1..dense.len())
+            .map(|at| dense.iter().zip(0..).map(move |(v, row)| v + u64::from(row >= at) * 255));
+        let far = [vec![], vec![5], vec![0, 256], vec![2, 1], vec![u64::MAX, 0], vec![1, 2, 258]];
+        let far = far.into_iter().chain(gaps.map(Iterator::collect));
+        let table = close.into_iter().map(|values| (values, true)).chain(far.map(|values| (values, false)));
+        for (values, is_close) in table {
+            let mut out = Vec::new();
+            out.put_column_u64(&values);
+            let bytes = if is_close { 12 + values.len() - 1 } else { 4 + 8 * values.len() };
+            assert_eq!(out.len(), bytes, "{values:?}");
+            let mut take = Take::new(&out);
+            assert_eq!(take.column_u64(), Ok(values));
+            assert_eq!(take.finish(), Ok(()));
+            for length in 0..out.len() {
+                assert!(Take::new(&out[..length]).column_u64().is_err(), "cut at {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_column_has_one_form() {
+        let read = |count: u32, rest: &[u8]| Take::new(&[&count.to_le_bytes(), rest].concat()).column_u64();
+        let raw = |values: [u64; 2]| values.map(u64::to_le_bytes).concat();
+        assert_eq!(read(2, &raw([9, 1])), Ok(vec![9, 1]));
+        assert!(read(2, &raw([1, 9])).is_err(), "close, and said at length");
+        assert_eq!(read(CLOSE | 2, &[&1u64.to_le_bytes()[..], &[8]].concat()), Ok(vec![1, 9]));
+        for rows in [0, 1, COLUMN_ROWS_MAX as u32 + 1, u32::MAX >> 1] {
+            assert!(read(CLOSE | rows, &[0; 64]).is_err(), "{rows}");
+        }
+        assert!(read(CLOSE | 3, &[&u64::MAX.to_le_bytes()[..], &[0, 1]].concat()).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One log entry: everything an owner drained from its mailbox in one turn.
 //!
 //! ```text
-//! u8   format version (1)
+//! u8   format version (2: close columns; 1 had none)
 //! u64  time, Unix milliseconds: the owner's clock when it made the entry
 //! ...  commands, one after the other, to the end of the payload
 //! ```
@@ -12,7 +12,7 @@ use escrow_types::codec::{Malformed, Put as _, Take};
 use crate::command::Command;
 
 /// The format version that this build writes and reads.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// One log entry.
 #[derive(Debug, Clone, PartialEq, Eq)]

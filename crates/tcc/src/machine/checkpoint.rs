@@ -10,8 +10,8 @@ use super::{Content, Decision, Live, Machine, Mark, Names, Outcome};
 use crate::command::{decision_of, decode_legs, decode_text, encode_legs, encode_text};
 use crate::content::{self, Transfer};
 
-/// The version of the format. Readers refuse others.
-const VERSION: u8 = 1;
+/// The version of the format (2: close columns; 1 had none). Readers refuse others.
+const VERSION: u8 = 2;
 /// Counting on from here never overflows: at ten million a second it would take more than ten thousand years.
 const COUNT_MAX: u64 = 1 << 62;
 const UNDECIDED: u8 = 0xFF;
