@@ -139,11 +139,20 @@ pub(crate) fn find_proof(bytes: &[u8], index: u64, seed: Seed) -> Option<usize> 
         if header.index < index || header.synced < index || header.synced >= header.index {
             continue;
         }
+        if !may_be_at(&header, at, index) {
+            continue;
+        }
         if rest.get(..header.frame_bytes()).is_some_and(|frame| frame_crc(frame, seed).is_some()) {
             return Some(at);
         }
     }
     None
+}
+
+/// Whether a frame may be so far behind the place of the entry `index`: those between have a header each. Payloads are what callers
+/// choose; what looks like a frame in them must not cost a checksum of megabytes each time.
+fn may_be_at(header: &FrameHeader, offset: usize, index: u64) -> bool {
+    header.index <= index.saturating_add((offset / FRAME_HEADER_BYTES) as u64)
 }
 
 /// Whether `bytes`, in which no frame with this index begins, are what a recycled segment held before: the first whole frame in
@@ -154,10 +163,11 @@ pub(crate) fn is_stale(bytes: &[u8], index: u64, first: u64, seed: Seed) -> bool
         return false;
     }
     let magic = MAGIC.to_le_bytes();
-    let frames = (0..bytes.len()).step_by(FRAME_ALIGN).map(|at| &bytes[at..]);
-    let mut whole = frames.filter(|rest| rest.starts_with(&magic)).filter_map(|rest| {
+    let frames = (0..bytes.len()).step_by(FRAME_ALIGN).map(|at| (at, &bytes[at..]));
+    let mut whole = frames.filter(|(_, rest)| rest.starts_with(&magic)).filter_map(|(at, rest)| {
         let header = rest.first_chunk().and_then(FrameHeader::decode)?;
-        frame_crc(rest.get(..header.frame_bytes())?, seed).map(|_| header)
+        let frame = rest.get(..header.frame_bytes()).filter(|_| may_be_at(&header, at, index))?;
+        frame_crc(frame, seed).map(|_| header)
     });
     whole.next().is_some_and(|header| header.index < first)
 }
@@ -222,7 +232,9 @@ mod tests {
         let (older, newer) = (encoded(7, 5, b"of the segment before"), encoded(31, 29, b"of the last batch"));
         let cut = [&[0xab; 16][..], &older].concat();
         assert!(stale(&older) && stale(&cut) && stale(&[&cut[..], &newer].concat()));
-        assert!(!stale(&[&newer[..], &cut].concat()), "a batch whose first frame was lost");
+        let lost = [0; FRAME_HEADER_BYTES];
+        assert!(!stale(&[&lost, &newer[..], &cut].concat()), "a batch whose first frame was lost");
+        assert!(stale(&[&newer[..], &cut].concat()), "there is no room for the frame between");
         let begun = &encoded(30, 29, b"the frame that was being written")[..FRAME_HEADER_BYTES];
         assert!(!stale(&[begun, &older].concat()));
         assert!(!stale(&[]) && !stale(&[0; 64]) && !stale(&older[..older.len() - 8]));

@@ -9,10 +9,10 @@
 //! ```text
 //! journal.meta                      id, format version, creation parameters, first index still kept
 //! journal.lock                      advisory lock
-//! <first index>.seg                 live segment: 4 KiB header, then frames, then zeros
+//! <first index>.seg                 live segment: 4 KiB header, frames, then zeros or what was there before
 //! <first index>-<last index>.kept   archived segment as it was          (Archive::Keep)
 //! <first index>-<last index>.lz4    archived header and frames, packed  (Archive::Compress)
-//! *.tmp                             unfinished; removed on open
+//! *.tmp                             unfinished, or archived and waiting to be recycled; removed on open
 //! ```
 //!
 //! # Layout

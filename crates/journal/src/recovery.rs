@@ -282,47 +282,43 @@ impl Walk<'_> {
         }
         let position = walker.position();
         let file = open()?;
-        let mut used = used_bytes(&*file, position.offset).map_err(JournalError::io("read", &path))?;
-        if let Some(last) = segment.last {
-            if position.index > last {
-                return Ok(Tail {
-                    file,
-                    path,
-                    position,
-                    segment_bytes: header.segment_bytes,
-                    batch_offset,
-                    used: 0,
-                });
-            }
-            if used == 0 {
-                let expected = Index(position.index);
-                return Err(JournalError::MissingSegment { dir: self.dir.to_path_buf(), expected });
-            }
-            return Err(damaged(
-                position,
-                "the frame is not valid, but a later segment proves that it was durable",
-            ));
+        let segment_bytes = header.segment_bytes;
+        if segment.last.is_some_and(|last| position.index > last) {
+            return Ok(Tail { file, path, position, segment_bytes, batch_offset, used: 0 });
         }
+        let mut used = used_bytes(&*file, position.offset).map_err(JournalError::io("read", &path))?;
+        let mut is_proven = false;
         if used > 0 {
             // All of it: the last frame may well end with zeros.
-            let mut rest = vec![0; (header.segment_bytes - position.offset) as usize];
+            let mut rest = vec![0; (segment_bytes - position.offset) as usize];
             file.read_exact_at(&mut rest, position.offset).map_err(JournalError::io("read", &path))?;
-            if find_proof(&rest, position.index, Seed::of(self.journal_id)).is_some() {
-                return Err(damaged(
-                    position,
-                    "the frame is not valid, but a later frame proves that it was durable",
-                ));
-            }
-            if position.index < self.from.get() {
-                return Err(damaged(position, "the frame is not valid, but the caller relies on it"));
-            }
-            if is_stale(&rest, position.index, segment.first, Seed::of(self.journal_id)) {
+            let seed = Seed::of(self.journal_id);
+            is_proven = find_proof(&rest, position.index, seed).is_some();
+            if !is_proven && is_stale(&rest, position.index, segment.first, seed) {
                 used = 0;
             }
-        } else if position.index < self.from.get() {
-            return Err(JournalError::BehindCheckpoint { from: self.from, last: Index(position.index - 1) });
         }
-        Ok(Tail { file, path, position, segment_bytes: header.segment_bytes, batch_offset, used })
+        let relied_upon = position.index < self.from.get();
+        match (segment.last, used) {
+            (Some(_), 0) => {
+                let expected = Index(position.index);
+                Err(JournalError::MissingSegment { dir: self.dir.to_path_buf(), expected })
+            }
+            (Some(_), _) => Err(damaged(
+                position,
+                "the frame is not valid, but a later segment proves that it was durable",
+            )),
+            (None, _) if is_proven => {
+                Err(damaged(position, "the frame is not valid, but a later frame proves that it was durable"))
+            }
+            (None, 0) if relied_upon => {
+                Err(JournalError::BehindCheckpoint { from: self.from, last: Index(position.index - 1) })
+            }
+            (None, _) if relied_upon => {
+                Err(damaged(position, "the frame is not valid, but the caller relies on it"))
+            }
+            (None, _) => Ok(Tail { file, path, position, segment_bytes, batch_offset, used }),
+        }
     }
 }
 

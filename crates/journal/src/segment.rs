@@ -9,7 +9,7 @@
 //!     32      8  first index
 //!     40      8  size of the file in bytes
 //!     48      4  CRC-32C over the 48 bytes above
-//!   4096         frames, then zeros
+//!   4096         frames, then zeros, or what the file held before it was recycled
 //! ```
 //! The header has a block of its own, is durable before the file gets its name, and is never written again.
 //! **Invariant:** a segment gets its name only after every entry before it is durable. So the name alone proves that

@@ -17,8 +17,9 @@ pub(crate) struct Spare {
     pub(crate) segment_bytes: u64,
 }
 
-/// Archived segments that wait to be used again; beyond, they are removed. As many as a checkpoint of a busy process archives.
-const RECYCLED_MAX: usize = 8;
+/// Archived segments that wait to be used again, in bytes; beyond, they are removed. About as many as a checkpoint of a busy process
+/// archives.
+const RECYCLED_BYTES_MAX: u64 = 512 << 20;
 
 /// Makes a zero-filled file, synced but without a durable name.
 pub(crate) fn prepare(disk: &dyn Disk, options: &Options, number: u64) -> Result<Spare> {
@@ -28,7 +29,7 @@ pub(crate) fn prepare(disk: &dyn Disk, options: &Options, number: u64) -> Result
     Ok(Spare { path, file, segment_bytes: options.segment_bytes })
 }
 
-/// Room for one spare.
+/// Room for one spare that was made, and for archived segments.
 #[derive(Default)]
 pub(crate) struct SpareSlot {
     state: Mutex<SlotState>,
@@ -62,8 +63,10 @@ impl SpareSlot {
     }
 
     /// Whether an archived segment would be kept for reuse.
-    pub(crate) fn has_room(&self) -> bool {
-        self.lock().recycled.len() < RECYCLED_MAX
+    pub(crate) fn has_room(&self, segment_bytes: u64) -> bool {
+        let state = self.lock();
+        let bytes: u64 = state.recycled.iter().map(|spare| spare.segment_bytes).sum();
+        bytes + segment_bytes <= RECYCLED_BYTES_MAX
     }
 
     /// Keeps an archived segment for reuse. Its old name must be gone durably: else a power loss could bring the name back, with what

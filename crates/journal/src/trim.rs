@@ -101,7 +101,7 @@ fn retire(shared: &Shared, spares: &SpareSlot, segment: &Segment) -> Result<()> 
     let segment_bytes = file.size().map_err(JournalError::io("read", &path))?;
     // Whoever opens it from now on takes the archived one: only those who came before may have this file.
     let is_read = shared.catalog().first_needed() <= last;
-    if is_read || !spares.has_room() || segment_bytes != shared.options.segment_bytes {
+    if is_read || !spares.has_room(segment_bytes) || segment_bytes != shared.options.segment_bytes {
         shared.disk.remove(&path).map_err(JournalError::io("remove", &path))?;
         return sync_dir(shared);
     }

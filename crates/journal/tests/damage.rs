@@ -148,6 +148,36 @@ fn what_the_caller_relies_on_is_not_taken_for_a_torn_tail() {
     assert_eq!(open(&disk).1.last, Index(2), "without a checkpoint nobody can tell");
 }
 
+/// Behind the last frame of a recycled segment are stale ones: they are neither damage nor a tail.
+#[test]
+fn what_is_missing_is_named_behind_recycled_segments_too() {
+    let disk = SimDisk::new(33);
+    let (mut log, _) = open(&disk);
+    fill(&mut log, 20, 1000);
+    log.trim(Index(20)).unwrap();
+    assert!(common::names(&disk).iter().any(|name| name.starts_with("recycled-")));
+    fill(&mut log, 20, 1000);
+    drop(log);
+    let firsts: Vec<u64> =
+        common::names(&disk).iter().filter_map(|name| name.strip_suffix(".seg")?.parse().ok()).collect();
+    assert!(firsts.len() > 3, "{firsts:?}");
+    let whole: Vec<_> = firsts.iter().map(|&first| content(&disk, &segment_path(first))).collect();
+    for missing in 1..firsts.len() - 1 {
+        disk.remove(&segment_path(firsts[missing])).unwrap();
+        match refused(&disk) {
+            JournalError::MissingSegment { expected, .. } => assert_eq!(expected.get(), firsts[missing]),
+            error => panic!("{error}"),
+        }
+        common::plant(&disk, &segment_path(firsts[missing]), &whole[missing]);
+    }
+    let last = open(&disk).1.last;
+    assert_eq!(last, Index(40));
+    disk.remove(&segment_path(*firsts.last().unwrap())).unwrap();
+    let error =
+        Log::open(disk.shared(), common::options(Archive::Compress), Index(41)).map(drop).unwrap_err();
+    assert!(matches!(error, JournalError::BehindCheckpoint { from: Index(41), .. }), "{error}");
+}
+
 #[test]
 fn a_missing_segment_is_named() {
     let disk = SimDisk::new(7);
