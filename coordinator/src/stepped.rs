@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::edge::Service;
 use crate::error::CoordinatorError;
 use crate::ground::Job;
-use crate::links::{End, LinkSenders, UnaryCall, UnaryRequest, greeted, hello};
+use crate::links::{End, LinkSenders, UnaryCall, UnaryRequest, greeted, hello, with_sequences};
 use crate::owner::{Done, Input, LinkEvent, Mailbox, Owner, Parts, Receivers, Seat, mailbox};
 use crate::server::{Opened, Recovery};
 use crate::unbound::settings;
@@ -249,6 +249,7 @@ impl Stepped {
     /// A message of a wallet shard has arrived.
     pub fn receive(&mut self, participant: ParticipantId, response: v1::ExchangeResponse) {
         if let Some(message) = response.message {
+            let message = with_sequences(message).expect("a shard names as many sequences as answers");
             self.mailbox.event(Input::Answers(participant, message));
         }
     }

@@ -12,7 +12,7 @@ mod unary;
 
 pub(crate) use backoff::Delays;
 pub(crate) use peer::Peer;
-pub(crate) use stream::{End, greeted, hello};
+pub(crate) use stream::{End, greeted, hello, with_sequences};
 pub(crate) use unary::{UnaryCall, UnaryRequest};
 
 use escrow_proto::v1;

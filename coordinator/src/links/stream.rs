@@ -227,15 +227,34 @@ impl StreamLink {
                 Ok(Some(response)) => {
                     // Before whoever is told of it can ask for it.
                     self.reached(response.position);
-                    if let Some(message) = response.message {
-                        self.mailbox.event(Input::Answers(self.participant, message));
-                    }
+                    let Some(message) = response.message else { continue };
+                    let Some(message) = with_sequences(message) else {
+                        // On the next connection everything is asked again.
+                        let error = "answers without as many sequences".to_owned();
+                        return Over::Ended(End::Lost(error));
+                    };
+                    self.mailbox.event(Input::Answers(self.participant, message));
                 }
                 Ok(None) => return Over::Ended(End::Lost("the participant closed the connection".into())),
                 Err(status) => return status.into(),
             }
         }
     }
+}
+
+/// A message of a participant with each sequence named; `None` if they are not as many as its answers.
+pub(crate) fn with_sequences(mut message: Response) -> Option<Response> {
+    match &mut message {
+        Response::Tried(columns)
+        | Response::TriedAndConfirmed(columns)
+        | Response::Confirmed(columns)
+        | Response::Canceled(columns) => {
+            let named = std::mem::take(&mut columns.sequence);
+            columns.sequence = dense::of_message(named, columns.first_sequence, columns.answer.len())?;
+        }
+        Response::Hello(_) | Response::OutcomeQuery(_) => {}
+    }
+    Some(message)
 }
 
 /// What a status says, in one line, with the cause below it (connection refused, say).
@@ -267,9 +286,8 @@ fn try_columns(columns: TryColumns) -> v1::TryColumns {
     }
 }
 
-/// The outbox of the driver splits columns at as many rows as a participant takes without their names.
 fn end_columns(columns: EndColumns) -> v1::EndColumns {
-    let first = dense::first_of(&columns.sequences);
+    let first = dense::first_of(&columns.sequences).filter(|_| columns.sequences.len() <= dense::ROWS_MAX);
     v1::EndColumns {
         epoch: columns.epoch.0,
         first_sequence: first.unwrap_or_default(),
@@ -292,4 +310,41 @@ pub(super) fn message(send: Send) -> v1::ExchangeRequest {
         }
     };
     v1::ExchangeRequest { message: Some(message) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(sequence: &[u64], first_sequence: u64, answers: usize) -> Response {
+        let (sequence, answer) = (sequence.to_vec(), vec![1; answers]);
+        Response::Confirmed(v1::AnswerColumns { epoch: 3, sequence, answer, first_sequence })
+    }
+
+    fn sequences(message: Response) -> Option<Vec<u64>> {
+        match with_sequences(message)? {
+            Response::Confirmed(columns) => Some(columns.sequence),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn answers_have_as_many_sequences_or_are_none() {
+        assert_eq!(sequences(answers(&[], 7, 3)), Some(vec![7, 8, 9]));
+        assert_eq!(sequences(answers(&[9, 7], 0, 2)), Some(vec![9, 7]));
+        assert_eq!(sequences(answers(&[9, 7], 0, 3)), None);
+        assert_eq!(sequences(answers(&[], u64::MAX, 2)), None);
+    }
+
+    #[test]
+    fn more_ends_than_a_participant_takes_unnamed_are_named() {
+        for (rows, is_named) in [(dense::ROWS_MAX, false), (dense::ROWS_MAX + 1, true)] {
+            let columns = EndColumns { sequences: (5..).take(rows).collect(), ..EndColumns::default() };
+            let message = end_columns(columns);
+            assert_eq!(
+                (message.sequence.len(), message.rows as usize),
+                if is_named { (rows, 0) } else { (0, rows) }
+            );
+        }
+    }
 }

@@ -86,6 +86,8 @@ impl Checkpointing {
 /// So many remembered rows are kept in memory at most before a checkpoint hands them over. The index of as many is 16 MiB: it stays
 /// in a large cache, and is emptied in a moment.
 const ROWS_MAX: usize = 1 << 20;
+/// The memory of more rows is not kept: once in a while there were many.
+const ROWS_GIVEN_BACK_MAX: usize = 2 * ROWS_MAX;
 
 impl Owner {
     /// The last index that a durable checkpoint includes.
@@ -105,7 +107,9 @@ impl Owner {
         let bytes = self.journal.stats().bytes.saturating_sub(state.bytes_at_last);
         let ticks_max = u128::from(self.config.checkpoint_interval_ms) / TICK.as_millis();
         let old = u128::from(state.ticks_since_last) >= ticks_max;
-        let rows = self.driver.machine().remembered().rows().len();
+        // Those of unfinished transactions stay, however often they are handed over.
+        let machine = self.driver.machine();
+        let rows = machine.remembered().rows().len().saturating_sub(machine.live().len());
         if old || bytes >= self.config.checkpoint_bytes || rows >= ROWS_MAX {
             self.start_checkpoint();
         }
@@ -174,7 +178,9 @@ impl Owner {
         let file_error = |source| CoordinatorError::File { path: self.data_dir.join("checkpoint"), source };
         let (index, run) = result.map_err(file_error)?;
         self.window.thaw(&handed_over, run);
-        if let Ok(handed_over) = Arc::try_unwrap(handed_over) {
+        if let Ok(handed_over) = Arc::try_unwrap(handed_over)
+            && handed_over.rows().len() <= ROWS_GIVEN_BACK_MAX
+        {
             self.driver.machine_mut().give_back(handed_over);
         }
         // No checkpoint names them any more; what cannot be removed now is removed at the next start.

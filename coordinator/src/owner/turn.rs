@@ -5,7 +5,7 @@ use escrow_proto::v1::exchange_response::Message;
 use escrow_tcc::driver::{Answered, CallKind, LinkState, Standing, TransferRequest, Waiter};
 use escrow_tcc::{Command, Entry};
 use escrow_types::{
-    AccountKey, Answer, Currency, Epoch, Millis, ParticipantId, Reason, Sequence, TransactionKey, dense,
+    AccountKey, Answer, Currency, Epoch, Millis, ParticipantId, Reason, Sequence, TransactionKey,
 };
 
 use super::Owner;
@@ -170,22 +170,26 @@ impl Owner {
         match message {
             Message::Hello(_) => 0,
             Message::Tried(columns) => {
-                let (epoch, sequences, answers) = rows_of(columns);
+                let AnswerColumns { epoch, sequence: sequences, answer: answers, .. } = columns;
+                let epoch = Epoch(epoch);
                 self.driver.tried(now, participant, epoch, &sequences, &answers);
                 sequences.len()
             }
             Message::TriedAndConfirmed(columns) => {
-                let (epoch, sequences, answers) = rows_of(columns);
+                let AnswerColumns { epoch, sequence: sequences, answer: answers, .. } = columns;
+                let epoch = Epoch(epoch);
                 self.driver.tried_and_confirmed(now, participant, epoch, &sequences, &answers);
                 sequences.len()
             }
             Message::Confirmed(columns) => {
-                let (epoch, sequences, answers) = rows_of(columns);
+                let AnswerColumns { epoch, sequence: sequences, answer: answers, .. } = columns;
+                let epoch = Epoch(epoch);
                 self.driver.ended(now, participant, CallKind::Confirm, epoch, &sequences, &answers);
                 sequences.len()
             }
             Message::Canceled(columns) => {
-                let (epoch, sequences, answers) = rows_of(columns);
+                let AnswerColumns { epoch, sequence: sequences, answer: answers, .. } = columns;
+                let epoch = Epoch(epoch);
                 self.driver.ended(now, participant, CallKind::Cancel, epoch, &sequences, &answers);
                 sequences.len()
             }
@@ -283,16 +287,6 @@ impl Owner {
         self.checkpoint_if_due();
         Ok(())
     }
-}
-
-/// The answers of a message. One whose columns do not fit together is as good as lost: what it answers is asked again.
-fn rows_of(columns: AnswerColumns) -> (Epoch, Vec<Sequence>, Vec<u8>) {
-    let AnswerColumns { epoch, sequence, answer, first_sequence } = columns;
-    let sequences = dense::of_message(sequence, first_sequence, answer.len());
-    if sequences.is_none() {
-        tracing::warn!(answers = answer.len(), "answers of a participant without as many sequences");
-    }
-    (Epoch(epoch), sequences.unwrap_or_default(), answer)
 }
 
 fn key_of(columns: &escrow_proto::v1::TransferColumnsRequest, row: usize) -> TransactionKey {

@@ -2,6 +2,10 @@
 
 use crate::xid::Sequence;
 
+/// So many sequences at most are said by their first one alone, where nothing else in a message is as long as they are: a few bytes
+/// must not make much of memory.
+pub const ROWS_MAX: usize = 1 << 14;
+
 /// The first of some sequences, if each is one more than the one before it; `None` if they are not so, or there are none.
 pub fn first_of(sequences: &[Sequence]) -> Option<Sequence> {
     let &first = sequences.first()?;

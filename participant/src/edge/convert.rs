@@ -15,9 +15,6 @@ use super::{invalid, partition};
 /// Rows of one message.
 pub(super) const ROWS_MAX: usize = 1 << 20;
 
-/// Rows of one message that names only the first: a few bytes must not make much of memory.
-const DENSE_ROWS_MAX: usize = 1 << 14;
-
 const CREDIT: u16 = 0x8000;
 
 fn unequal(what: &str) -> Status {
@@ -89,9 +86,11 @@ pub(super) fn end_columns(
     confirm: bool,
 ) -> Result<EndBatch, Status> {
     let rows = if columns.sequence.is_empty() { columns.rows as usize } else { columns.sequence.len() };
-    if columns.sequence.is_empty() && rows > DENSE_ROWS_MAX {
-        let message =
-            format!("end: {rows} rows, at most {DENSE_ROWS_MAX} go into a message that does not name them");
+    if columns.sequence.is_empty() && rows > dense::ROWS_MAX {
+        let message = format!(
+            "end: {rows} rows, at most {} go into a message that does not name them",
+            dense::ROWS_MAX
+        );
         return Err(refusal(Reason::MessageTooLarge, message));
     }
     bounded("end", rows.max(columns.partial_amount.len()))?;
