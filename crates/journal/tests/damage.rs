@@ -158,18 +158,9 @@ fn what_is_missing_is_named_behind_recycled_segments_too() {
     assert!(common::names(&disk).iter().any(|name| name.starts_with("recycled-")));
     fill(&mut log, 20, 1000);
     drop(log);
-    let firsts: Vec<u64> =
-        common::names(&disk).iter().filter_map(|name| name.strip_suffix(".seg")?.parse().ok()).collect();
+    let firsts = common::live(&disk);
     assert!(firsts.len() > 3, "{firsts:?}");
-    let whole: Vec<_> = firsts.iter().map(|&first| content(&disk, &segment_path(first))).collect();
-    for missing in 1..firsts.len() - 1 {
-        disk.remove(&segment_path(firsts[missing])).unwrap();
-        match refused(&disk) {
-            JournalError::MissingSegment { expected, .. } => assert_eq!(expected.get(), firsts[missing]),
-            error => panic!("{error}"),
-        }
-        common::plant(&disk, &segment_path(firsts[missing]), &whole[missing]);
-    }
+    common::each_is_missed(&disk, &firsts[1..firsts.len() - 1]);
     let last = open(&disk).1.last;
     assert_eq!(last, Index(40));
     disk.remove(&segment_path(*firsts.last().unwrap())).unwrap();
@@ -184,18 +175,9 @@ fn a_missing_segment_is_named() {
     let (mut log, _) = open(&disk);
     fill(&mut log, 20, 1000);
     drop(log);
-    let firsts: Vec<u64> =
-        common::names(&disk).iter().filter_map(|name| name.strip_suffix(".seg")?.parse().ok()).collect();
+    let firsts = common::live(&disk);
     assert!(firsts.len() > 4);
-    let whole: Vec<_> = firsts.iter().map(|&first| content(&disk, &segment_path(first))).collect();
-    for missing in 0..firsts.len() - 1 {
-        disk.remove(&segment_path(firsts[missing])).unwrap();
-        match refused(&disk) {
-            JournalError::MissingSegment { expected, .. } => assert_eq!(expected.get(), firsts[missing]),
-            error => panic!("{error}"),
-        }
-        common::plant(&disk, &segment_path(firsts[missing]), &whole[missing]);
-    }
+    common::each_is_missed(&disk, &firsts[..firsts.len() - 1]);
     assert_eq!(open(&disk).1.last, Index(20));
     for first in firsts {
         disk.remove(&segment_path(first)).unwrap();

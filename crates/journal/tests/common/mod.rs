@@ -72,3 +72,21 @@ pub(crate) fn overwrite(disk: &SimDisk, path: &Path, offset: u64, bytes: &[u8]) 
     file.write_all_at(bytes, offset).unwrap();
     file.sync_data().unwrap();
 }
+
+/// The first entries of the live segments.
+pub(crate) fn live(disk: &SimDisk) -> Vec<u64> {
+    names(disk).iter().filter_map(|name| name.strip_suffix(".seg")?.parse().ok()).collect()
+}
+
+/// Takes each of these segments away, and puts it back.
+pub(crate) fn each_is_missed(disk: &SimDisk, firsts: &[u64]) {
+    for &first in firsts {
+        let whole = content(disk, &segment_path(first));
+        disk.remove(&segment_path(first)).unwrap();
+        match refused(disk) {
+            JournalError::MissingSegment { expected, .. } => assert_eq!(expected.get(), first),
+            error => panic!("{error}"),
+        }
+        plant(disk, &segment_path(first), &whole);
+    }
+}
