@@ -13,6 +13,7 @@ pub const ALL: &[&str] = &[
     "coordinator::after_begin_durable",
     "coordinator::before_decide_durable",
     "coordinator::after_decide_durable",
+    "coordinator::before_phase_two_sent",
     "coordinator::after_phase_two_sent",
     "coordinator::before_finish_durable",
     "coordinator::during_checkpoint",

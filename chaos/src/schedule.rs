@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn failpoints_and_processes_come_in_turn() {
         let plan = "[[faults]]\nat = '1s'\nevery = '4s'\ntarget = 'its owner'
-                    do = { failpoints = { points = ['coordinator::after_decide_durable', 'participant::after_try_durable'] } }";
+                    do = { failpoints = { points = ['coordinator::before_phase_two_sent', 'participant::after_try_durable'] } }";
         let strikes = schedule(&scenario(plan), Duration::from_secs(20), 1);
         let points: Vec<&str> = strikes.iter().filter_map(|strike| strike.point.as_deref()).collect();
         assert_eq!(points.len(), 5);

@@ -23,7 +23,7 @@ pub(crate) fn before_durable(command: &Command) {
     match command {
         Command::Try(_) | Command::TryAndConfirm(_) => die_at("participant::before_try_durable"),
         Command::Confirm(_) => die_at("participant::before_confirm_durable"),
-        Command::Cancel(_) => die_at("participant::before_cancel_durable"),
+        Command::Cancel(_) | Command::Fence(_) => die_at("participant::before_cancel_durable"),
         _ => {}
     }
 }
@@ -33,7 +33,7 @@ pub(crate) fn after_durable(command: &Command) {
     match command {
         Command::Try(_) | Command::TryAndConfirm(_) => die_at("participant::after_try_durable"),
         Command::Confirm(_) => die_at("participant::after_confirm_durable"),
-        Command::Cancel(_) => die_at("participant::after_cancel_durable"),
+        Command::Cancel(_) | Command::Fence(_) => die_at("participant::after_cancel_durable"),
         _ => {}
     }
 }

@@ -172,19 +172,21 @@ crashes! {
     after_begin_of_a_one_phase_transfer: "coordinator::after_begin_durable" on 0 with OnePhase;
     after_begin_of_a_rejected_transfer: "coordinator::after_begin_durable" on 0 with Rejected;
     after_begin_of_a_two_step_transaction: "coordinator::after_begin_durable" on 0 with TwoStep;
-    before_the_decision_of_a_transfer: "coordinator::before_decide_durable" on 0 with Transfer;
     before_the_decision_of_a_rejected_transfer: "coordinator::before_decide_durable" on 0 with Rejected;
     before_the_decision_of_a_two_step_transaction: "coordinator::before_decide_durable" on 0 with TwoStep;
     before_the_decision_of_a_two_step_transaction_as_a_whole: "coordinator::before_decide_durable" on 0 with TwoStepWhole;
     before_the_cancel_of_a_two_step_transaction: "coordinator::before_decide_durable" on 0 with TwoStepCanceled;
 }
 
-// Coordinator, decided, not finished: the restart re-sends Confirm or Cancel until acknowledged.
+// Coordinator, decided, not finished: the restart re-sends Confirm or Cancel until acknowledged. The decision of a transfer is
+// implied by its reservations, and found by asking for them.
 crashes! {
-    after_the_decision_of_a_transfer: "coordinator::after_decide_durable" on 0 with Transfer;
     after_the_decision_of_a_rejected_transfer: "coordinator::after_decide_durable" on 0 with Rejected;
     after_the_decision_of_a_two_step_transaction: "coordinator::after_decide_durable" on 0 with TwoStep;
     after_the_cancel_of_a_two_step_transaction: "coordinator::after_decide_durable" on 0 with TwoStepCanceled;
+    before_phase_two_of_a_transfer: "coordinator::before_phase_two_sent" on 0 with Transfer;
+    before_phase_two_of_a_rejected_transfer: "coordinator::before_phase_two_sent" on 0 with Rejected;
+    before_phase_two_of_a_two_step_transaction: "coordinator::before_phase_two_sent" on 0 with TwoStep;
     after_phase_two_of_a_transfer: "coordinator::after_phase_two_sent" on 0 with Transfer;
     after_phase_two_of_a_rejected_transfer: "coordinator::after_phase_two_sent" on 0 with Rejected;
     after_phase_two_of_a_two_step_transaction: "coordinator::after_phase_two_sent" on 0 with TwoStep;
@@ -277,7 +279,7 @@ async fn in_a_checkpoint_of_a_participant() {
 async fn everything_dies_after_the_decision() {
     let mut scene = Scene::new().await;
     let coordinator = NodeId::coordinator(0);
-    scene.world.arm(coordinator, "coordinator::after_decide_durable").await;
+    scene.world.arm(coordinator, "coordinator::before_phase_two_sent").await;
     let caller = tokio::spawn(scene.caller(Kind::Transfer, &tx("the-transaction")));
     scene.world.dead(coordinator).await;
     for shard in 0..2 {

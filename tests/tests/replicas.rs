@@ -36,8 +36,7 @@ async fn a_leader_that_dies_at_any_point_of_a_transfer_is_succeeded_and_the_tran
     let points = [
         "coordinator::before_begin_durable",
         "coordinator::after_begin_durable",
-        "coordinator::before_decide_durable",
-        "coordinator::after_decide_durable",
+        "coordinator::before_phase_two_sent",
         "coordinator::after_phase_two_sent",
         "coordinator::before_finish_durable",
         "participant::before_try_durable",

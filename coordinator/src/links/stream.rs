@@ -305,6 +305,7 @@ pub(super) fn message(send: Send) -> v1::ExchangeRequest {
         Send::TryAndConfirm(columns) => Request::TryAndConfirm(try_columns(columns)),
         Send::Confirm(columns) => Request::Confirm(end_columns(columns)),
         Send::Cancel(columns) => Request::Cancel(end_columns(columns)),
+        Send::Fence(columns) => Request::Fence(end_columns(columns)),
         Send::Watermark { epoch, below, except } => {
             Request::Watermark(v1::Watermark { epoch: epoch.0, below, except })
         }

@@ -2,7 +2,7 @@
 
 use escrow_proto::v1::AnswerColumns;
 use escrow_proto::v1::exchange_response::Message;
-use escrow_tcc::driver::{Answered, CallKind, LinkState, Standing, TransferRequest, Waiter};
+use escrow_tcc::driver::{Answered, CallKind, LinkState, Send, Standing, TransferRequest, Waiter};
 use escrow_tcc::{Command, Entry};
 use escrow_types::{
     AccountKey, Answer, Currency, Epoch, Millis, ParticipantId, Reason, Sequence, TransactionKey,
@@ -238,10 +238,12 @@ impl Owner {
             self.checkpointing.deposed = false;
             return self.deposed();
         }
+        if outputs.sends.iter().any(|(_, send)| is_phase_two(send)) {
+            failpoint::die_at("coordinator::before_phase_two_sent");
+        }
         let mut phase_two = false;
         for (participant, send) in outputs.sends {
-            phase_two |=
-                matches!(send, escrow_tcc::driver::Send::Confirm(_) | escrow_tcc::driver::Send::Cancel(_));
+            phase_two |= is_phase_two(&send);
             self.links.send(participant, send);
         }
         for call in outputs.calls {
@@ -309,6 +311,10 @@ fn row_of(
     }
 }
 
+const fn is_phase_two(send: &Send) -> bool {
+    matches!(send, Send::Confirm(_) | Send::Cancel(_))
+}
+
 fn holds(entry: &Entry, kind: impl Fn(&Command) -> bool) -> bool {
     entry.commands.iter().any(kind)
 }
@@ -322,7 +328,7 @@ const fn is_decide(command: &Command) -> bool {
 }
 
 const fn is_finish(command: &Command) -> bool {
-    matches!(command, Command::Finish(_) | Command::FinishOnePhase(_))
+    matches!(command, Command::Finish(_) | Command::FinishImplied(_))
 }
 
 /// Crash tests: an entry that never reaches the disk, nor does any after it, and the end of the process a moment later, so that

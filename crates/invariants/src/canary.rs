@@ -32,6 +32,10 @@ canaries! {
     AnswerBeforeDurable = "answer-before-durable",
     /// Phase 2 leaves when the decision is appended, not when it is durable.
     ConfirmBeforeDecisionIsDurable = "confirm-before-decision-is-durable",
+    /// Reservations imply the decision although Begin is not durable.
+    ImpliedBeforeBeginIsDurable = "implied-before-begin-is-durable",
+    /// After a crash the deadline cancels what its branches may have decided.
+    DeadlineCancelsWhatMayBeDecided = "deadline-cancels-what-may-be-decided",
     /// The one-phase shortcut does not wait for its Begin.
     OnePhaseBeforeBeginIsDurable = "one-phase-before-begin-is-durable",
     /// A Cancel of an unknown branch leaves nothing behind.

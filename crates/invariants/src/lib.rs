@@ -33,7 +33,7 @@ invariants! {
     NoOverdraft = 2, "Where overdraft is forbidden, available ≥ 0 and reserved ≥ 0, always; a limit is never exceeded.";
     Atomic = 3, "The branches of an xid end all confirmed or all canceled, or the transaction bears the FORCED mark.";
     DecisionStands = 4, "A durable decision never changes, and what a caller was told equals it.";
-    DecisionBeforePhaseTwo = 5, "No phase-2 message leaves before its decision is durable.";
+    DecisionBeforePhaseTwo = 5, "No phase-2 message leaves before its decision is durable, or implied by what is.";
     OneExecution = 6, "A transaction_id is executed at most once; other content under the same id is refused.";
     EmptyCancelFences = 7, "After an empty cancel no reservation for that xid is ever created.";
     ReservationsEnd = 8, "When faults stop, every reservation ends within a bounded time.";

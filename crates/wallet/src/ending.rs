@@ -1,4 +1,5 @@
-//! Confirm and Cancel: from *reserved* to *confirmed* or *canceled*, and the fence of an empty cancel.
+//! Confirm and Cancel: from *reserved* to *confirmed* or *canceled*, and the fence of an empty cancel; Fence, which leaves
+//! that fence and nothing else.
 
 use escrow_invariants::{Canary, canary};
 use escrow_types::{Amount, Answer, Sequence};
@@ -28,6 +29,11 @@ impl Wallet {
 
     pub(crate) fn cancel_batch(&mut self, batch: &EndBatch) -> BranchAnswers {
         self.end_batch(batch, |ledger, partition, sequence| cancel(ledger, partition, batch, sequence))
+    }
+
+    /// Answered as a Try would be, but what is *unseen* is fenced instead of reserved.
+    pub(crate) fn fence_batch(&mut self, batch: &EndBatch) -> BranchAnswers {
+        self.end_batch(batch, |_, partition, sequence| fence(partition, batch, sequence))
     }
 
     fn end_batch(
@@ -121,10 +127,27 @@ fn cancel(
     }
 }
 
+#[inline]
+fn fence(partition: &mut PartitionState, batch: &EndBatch, sequence: Sequence) -> Answer {
+    let (place, state) = match find(partition, batch, sequence) {
+        Ok(found) => found,
+        Err(answer) => return answer,
+    };
+    match state {
+        State::Unseen => {
+            partition.set(place, batch.epoch, sequence, Slot::of(State::EmptyCanceled));
+            Answer::TryAfterCancel
+        }
+        State::Reserved(_) | State::Confirmed => Answer::Reserved,
+        State::Canceled | State::EmptyCanceled => Answer::TryAfterCancel,
+        State::Rejected(reason) => Answer::Rejected(reason),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::fixture::{Fixture, USD, USD_CREDIT};
-    use escrow_types::Answer;
+    use escrow_types::{Answer, Reason};
 
     #[test]
     fn answers_by_history() {
@@ -150,6 +173,29 @@ mod tests {
             if name != "reserved" && name != "unseen" {
                 assert_eq!(other.wallet.digest(), before, "cancel after {name}");
             }
+        }
+    }
+
+    #[test]
+    fn a_fence_keeps_what_is_reserved_and_lets_nothing_new_be() {
+        type History = fn(&mut Fixture);
+        let short = Answer::Rejected(Reason::InsufficientFunds);
+        let table: [(&str, History, Answer, Answer); 7] = [
+            ("unseen", |_| {}, Answer::TryAfterCancel, Answer::TryAfterCancel),
+            ("reserved", |f| f.reserved(0), Answer::Reserved, Answer::Reserved),
+            ("rejected", |f| f.rejected(0), short, short),
+            ("confirmed", |f| f.confirmed(0), Answer::Reserved, Answer::Reserved),
+            ("canceled", |f| f.canceled(0), Answer::TryAfterCancel, Answer::TryAfterCancel),
+            ("empty canceled", |f| f.empty_canceled(0), Answer::TryAfterCancel, Answer::TryAfterCancel),
+            ("finished", |f| f.finished(0), Answer::Finished, Answer::Finished),
+        ];
+        for (name, history, fenced, tried) in table {
+            let mut fixture = Fixture::new();
+            history(&mut fixture);
+            let before = fixture.wallet.digest();
+            assert_eq!(fixture.fence(0), fenced, "fence after {name}");
+            assert_eq!(fixture.wallet.digest() == before, name != "unseen", "fence after {name}");
+            assert_eq!(fixture.debit(0, 10), tried, "try after {name} and a fence");
         }
     }
 

@@ -106,6 +106,11 @@ impl Fixture {
         self.end(self.epoch, self.epoch, sequence, false)
     }
 
+    pub(crate) fn fence(&mut self, sequence: u64) -> Answer {
+        let sender = Sender::new(Partition(0), Epoch(self.epoch));
+        self.one(&Command::Fence(EndBatch::new(sender, Epoch(self.epoch), vec![sequence]).unwrap()))
+    }
+
     pub(crate) fn confirm_partial(&mut self, sequence: u64, amounts: &[u64]) -> Answer {
         let partial = Partial { legs: vec![amounts.len() as u32], amounts: amounts.to_vec() };
         let sender = Sender::new(Partition(0), Epoch(self.epoch));

@@ -35,6 +35,7 @@ impl Wallet {
             Command::TryAndConfirm(batch) => Answers::Branches(self.try_batch(batch, true)),
             Command::Confirm(batch) => Answers::Branches(self.confirm_batch(batch)),
             Command::Cancel(batch) => Answers::Branches(self.cancel_batch(batch)),
+            Command::Fence(batch) => Answers::Branches(self.fence_batch(batch)),
             Command::Watermark(watermark) => self.watermark(watermark),
             Command::OpenAccounts(rows) => {
                 Answers::Opened(rows.iter().map(|row| self.ledger.open(row)).collect())

@@ -31,7 +31,7 @@ enum Step {
     },
     End {
         place: Place,
-        confirm: bool,
+        end: End,
         sequences: Vec<Sequence>,
         partial: Option<Vec<Vec<u64>>>,
     },
@@ -62,6 +62,13 @@ struct Place {
     partition: u16,
     sender: i64,
     epoch: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum End {
+    Confirm,
+    Cancel,
+    Fence,
 }
 
 /// A sequence, mostly near the watermark.
@@ -144,8 +151,13 @@ fn steps() -> impl Strategy<Value = Step> {
     let ended = prop::collection::vec(sequences(), 1..4);
     let partial =
         prop::option::weighted(0.25, prop::collection::vec(prop::collection::vec(0..60u64, 0..4), 3));
-    let end = (places(), any::<bool>(), ended, partial)
-        .prop_map(|(place, confirm, sequences, partial)| Step::End { place, confirm, sequences, partial });
+    let how = prop_oneof![4 => Just(End::Confirm), 4 => Just(End::Cancel), 1 => Just(End::Fence)];
+    let end = (places(), how, ended, partial).prop_map(|(place, end, sequences, partial)| Step::End {
+        place,
+        end,
+        sequences,
+        partial,
+    });
     let watermark = (places(), sequences(), prop::collection::vec(sequences(), 0..4))
         .prop_map(|(place, below, except)| Step::Watermark { place, below, except });
     let currency = prop::sample::select(vec![Currency::USD, Currency::EUR]);
@@ -184,12 +196,12 @@ fn command(step: &Step, model: &Model, said: &[Command]) -> Option<Command> {
             let batch = batch(sender(place.partition, from), epoch, &branches);
             if *post { Command::TryAndConfirm(batch) } else { Command::Try(batch) }
         }
-        Step::End { place, confirm, sequences, partial } => {
+        Step::End { place, end, sequences, partial } => {
             let (from, epoch) =
                 (epoch_of(place.partition, place.sender), epoch_of(place.partition, place.epoch));
             let base = if place.epoch == 0 { model.base(place.partition) } else { 0 };
             let sequences: Vec<_> = sequences.iter().map(|at| at.at(base)).collect();
-            let partial = partial.as_ref().filter(|_| *confirm).map(|partial| {
+            let partial = partial.as_ref().filter(|_| *end == End::Confirm).map(|partial| {
                 let amounts = &partial[..sequences.len()];
                 Partial {
                     legs: amounts.iter().map(|amounts| amounts.len() as u32).collect(),
@@ -198,7 +210,11 @@ fn command(step: &Step, model: &Model, said: &[Command]) -> Option<Command> {
             });
             let batch =
                 EndBatch::with_partial(sender(place.partition, from), Epoch(epoch), sequences, partial);
-            if *confirm { Command::Confirm(batch.unwrap()) } else { Command::Cancel(batch.unwrap()) }
+            match end {
+                End::Confirm => Command::Confirm(batch.unwrap()),
+                End::Cancel => Command::Cancel(batch.unwrap()),
+                End::Fence => Command::Fence(batch.unwrap()),
+            }
         }
         Step::Watermark { place, below, except } => {
             let (from, epoch) =

@@ -150,6 +150,10 @@ impl Greeted {
                 let batch = convert::end_columns(sender, columns, false)?;
                 self.submit(batch.sequences().len(), Command::Cancel(batch), Told::Canceled).await
             }
+            Some(Asked::Fence(columns)) => {
+                let batch = convert::end_columns(sender, columns, false)?;
+                self.submit(batch.sequences().len(), Command::Fence(batch), Told::Tried).await
+            }
             Some(Asked::Watermark(watermark)) => {
                 let watermark = convert::watermark(sender, watermark)?;
                 self.handle.submit(Command::Watermark(watermark), drop).await.map_err(refused)

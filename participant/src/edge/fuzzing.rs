@@ -17,6 +17,7 @@ pub fn exchange(request: proto::ExchangeRequest, sender: Sender) -> Option<Comma
         }
         Message::Confirm(columns) => Command::Confirm(convert::end_columns(sender, columns, true).ok()?),
         Message::Cancel(columns) => Command::Cancel(convert::end_columns(sender, columns, false).ok()?),
+        Message::Fence(columns) => Command::Fence(convert::end_columns(sender, columns, false).ok()?),
         Message::Watermark(watermark) => Command::Watermark(convert::watermark(sender, watermark).ok()?),
     })
 }

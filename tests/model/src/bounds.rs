@@ -31,16 +31,23 @@ impl Bound {
         let small = Config::SMALL;
         let one_phase = Config { name: "one-phase", one_phase: true, ..small };
         let shard_crash = Config { name: "shard-crash", shard_crashes: 1, journal_max: 1, ..small };
+        let by_log = Config { name: "by-log", decides_by_log: true, ..small };
+        let three = Config { name: "three-leaders", epochs: 3, ..small };
         let two = Config { name: "two-transactions", transactions: 2, epochs: 1, ..small };
+        let two_crash =
+            Config { name: "two-transactions-crash", epochs: 2, deposed: false, refusals: false, ..two };
         let configs = match self {
             Self::Small => vec![
-                (small, 31_386),
+                (small, 58_680),
+                (by_log, 31_386),
                 (Config { name: "one-phase-kept", forget_spent: false, ..one_phase }, 963),
-                (two, 83_655),
+                (two, 88_355),
             ],
             Self::Ci => vec![
-                (Config { name: "small-kept", forget_spent: false, ..small }, 536_458),
-                (Config { name: "three-leaders", epochs: 3, ..small }, 1_614_201),
+                (Config { name: "small-kept", forget_spent: false, ..small }, 749_933),
+                (by_log, 31_386),
+                (Config { name: "three-leaders-dead", deposed: false, refusals: false, ..three }, 101_546),
+                (Config { name: "three-leaders-by-log", decides_by_log: true, ..three }, 1_614_201),
                 (
                     Config {
                         name: "one-phase-three-leaders-kept",
@@ -50,23 +57,32 @@ impl Bound {
                     },
                     21_331,
                 ),
-                (shard_crash, 767_551),
-                (two, 83_655),
+                (shard_crash, 1_305_725),
+                (two, 88_355),
                 (
-                    Config {
-                        name: "two-transactions-crash",
-                        epochs: 2,
-                        deposed: false,
-                        refusals: false,
-                        ..two
-                    },
+                    Config { name: "two-transactions-crash-by-log", decides_by_log: true, ..two_crash },
                     1_399_208,
                 ),
             ],
             Self::Large => vec![
-                (Config { name: "shard-crash-two-logged", journal_max: 2, ..shard_crash }, 15_359_213),
+                (three, 5_670_278),
+                (two_crash, 4_254_400),
                 (
-                    Config { name: "two-transactions-crash-refusals", epochs: 2, deposed: false, ..two },
+                    Config {
+                        name: "shard-crash-two-logged-by-log",
+                        journal_max: 2,
+                        decides_by_log: true,
+                        ..shard_crash
+                    },
+                    15_359_213,
+                ),
+                (
+                    Config {
+                        name: "two-transactions-crash-refusals-by-log",
+                        refusals: true,
+                        decides_by_log: true,
+                        ..two_crash
+                    },
                     2_710_541,
                 ),
             ],

@@ -42,6 +42,8 @@ canaries! {
     WatermarkBeforeFinish, "A watermark passes transactions whose Finish is not durable.";
     FinishWithoutAnswers, "A decided transaction is finished before its branches acknowledged.";
     PhaseTwoBeforeDurable, "Confirm and Cancel leave before the decision is durable.";
+    ImpliedBeforeBegin, "Reservations imply the decision although Begin is not durable.";
+    DeadlineCancelsImplied, "The deadline cancels what an older leader may have seen reserved everywhere.";
     ToldBeforeDurable, "A caller is told before the decision is durable.";
     RecoveryForgetsDecided, "Recovery does not load what is decided and not finished.";
     RecoveryDecidesAgain, "Recovery takes what is decided for undecided.";
@@ -76,6 +78,8 @@ impl Canary {
             self,
             Self::FinishWithoutAnswers
                 | Self::PhaseTwoBeforeDurable
+                | Self::ImpliedBeforeBegin
+                | Self::DeadlineCancelsImplied
                 | Self::ToldBeforeDurable
                 | Self::RecoveryForgetsDecided
                 | Self::RecoveryDecidesAgain
@@ -94,8 +98,11 @@ impl Canary {
             | Self::WatermarkPassesUnfinished
             | Self::FinishWithoutAnswers => "3 Atomic",
             Self::AnswerBeforeDurable => "3 Atomic: no branch contradicts",
-            Self::ToldBeforeDurable | Self::RecoveryDecidesAgain | Self::DeposedAppends => "4 DecisionStands",
-            Self::PhaseTwoBeforeDurable => "5 DecisionBeforePhaseTwo",
+            Self::ToldBeforeDurable
+            | Self::DeadlineCancelsImplied
+            | Self::RecoveryDecidesAgain
+            | Self::DeposedAppends => "4 DecisionStands",
+            Self::PhaseTwoBeforeDurable | Self::ImpliedBeforeBegin => "5 DecisionBeforePhaseTwo",
             Self::FenceDroppedByAge
             | Self::RecoveryForgetsDecided
             | Self::RetryGetsNewXid

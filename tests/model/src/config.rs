@@ -16,6 +16,9 @@ pub struct Config {
     pub deposed: bool,
     /// Every transaction has a single branch, on A.
     pub one_phase: bool,
+    /// A Confirm is always logged before it leaves, as it is where callers decide or external participants take part; else
+    /// durable reservations imply it.
+    pub decides_by_log: bool,
     /// Shards may refuse a Try for reasons of their own (an account that does not exist, say).
     pub refusals: bool,
     /// How often shards may crash.
@@ -37,6 +40,7 @@ impl Config {
         transactions: 1,
         deposed: true,
         one_phase: false,
+        decides_by_log: false,
         refusals: true,
         shard_crashes: 0,
         journal_max: 0,
@@ -53,6 +57,11 @@ impl Config {
     /// Whether this rule is broken.
     pub fn breaks(&self, canary: Canary) -> bool {
         self.canary == Some(canary)
+    }
+
+    /// Whether reservations on several shards decide.
+    pub const fn implies(&self) -> bool {
+        !self.one_phase && !self.decides_by_log
     }
 
     /// The participants of every transaction.

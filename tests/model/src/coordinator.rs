@@ -5,7 +5,8 @@
 //! The suffixes of different xids become durable in any order here: more crash states than the one log of a real
 //! coordinator has, never fewer.
 //!
-//! A leader must never send a phase-2 message, or tell a caller, before the decision is durable.
+//! A leader must never send a phase-2 message, or tell a caller, before the decision is durable, or implied: Begin is durable and
+//! every branch has said that it is reserved, which it says only when that is durable.
 
 use crate::canary::Canary;
 use crate::config::Config;
@@ -68,8 +69,10 @@ pub enum Phase {
         begun: bool,
         /// Who said `RESERVED`.
         reserved: ShardSet,
+        /// It was left over and its time is up: whoever has not reserved is fenced.
+        fencing: bool,
     },
-    /// `Decide` is appended. Nothing else may decide.
+    /// `Decide` is appended, or all is reserved and `Begin` not durable yet. Nothing else may decide.
     Deciding {
         /// `Begin` is durable.
         begun: bool,
@@ -78,12 +81,14 @@ pub enum Phase {
         /// Whom it will be sent to.
         open: ShardSet,
     },
-    /// `Decide` is durable; phase 2 is out.
+    /// The decision is durable, or implied; phase 2 is out.
     Ending {
-        /// The durable decision.
+        /// The decision.
         decision: Decision,
         /// Who has not acknowledged it.
         open: ShardSet,
+        /// `Decide` is durable; else it may be logged still, or never.
+        logged: bool,
     },
     /// All have acknowledged; `Finish` is appended.
     Landed(Decision),
@@ -107,12 +112,12 @@ impl Leader {
             let open = config.branches();
             leader.phases[xid.index()] = match log.of(xid) {
                 Durable::Nothing => Phase::Unknown,
-                Durable::Begun => Phase::Trying { begun: true, reserved: ShardSet::NONE },
+                Durable::Begun => Phase::Trying { begun: true, reserved: ShardSet::NONE, fencing: false },
                 Durable::Decided(_) if config.breaks(Canary::RecoveryForgetsDecided) => Phase::Unknown,
                 Durable::Decided(_) if config.breaks(Canary::RecoveryDecidesAgain) => {
-                    Phase::Trying { begun: true, reserved: ShardSet::NONE }
+                    Phase::Trying { begun: true, reserved: ShardSet::NONE, fencing: false }
                 }
-                Durable::Decided(decision) => Phase::Ending { decision, open },
+                Durable::Decided(decision) => Phase::Ending { decision, open, logged: true },
                 Durable::Finished(decision) => Phase::Finished(decision),
             };
         }
@@ -143,7 +148,7 @@ impl Leader {
 
     /// Appends `Begin`; nobody waits for it.
     pub fn begin(&mut self, xid: Xid) {
-        self.phases[xid.index()] = Phase::Trying { begun: false, reserved: ShardSet::NONE };
+        self.phases[xid.index()] = Phase::Trying { begun: false, reserved: ShardSet::NONE, fencing: false };
     }
 
     /// What it may send to try a branch.
@@ -153,7 +158,10 @@ impl Leader {
             Phase::Trying { begun, .. } if config.one_phase => {
                 (begun || config.breaks(Canary::TryAndConfirmBeforeBegin)).then_some(Say::TryAndConfirm(xid))
             }
-            Phase::Trying { reserved, .. } => (!reserved.has(shard)).then_some(Say::Try(xid)),
+            Phase::Trying { reserved, fencing, .. } => {
+                let say = if fencing { Say::Fence(xid) } else { Say::Try(xid) };
+                (!reserved.has(shard)).then_some(say)
+            }
             _ => None,
         }
     }
@@ -166,7 +174,7 @@ impl Leader {
         }
         for xid in Xid::before(own + 1) {
             match self.phase(xid) {
-                Phase::Ending { decision, open } if open.has(to) => say(end(xid, decision)),
+                Phase::Ending { decision, open, .. } if open.has(to) => say(end(xid, decision)),
                 Phase::Deciding { decision, open, .. }
                     if config.breaks(Canary::PhaseTwoBeforeDurable) && open.has(to) =>
                 {
@@ -206,9 +214,9 @@ impl Leader {
     pub fn awaits(&self, from: Shard, say: Say) -> bool {
         let Some(xid) = say.xid().filter(|_| self.alive) else { return false };
         match (self.phase(xid), say) {
-            (Phase::Trying { reserved, .. }, Say::Try(_)) => !reserved.has(from),
+            (Phase::Trying { reserved, .. }, Say::Try(_) | Say::Fence(_)) => !reserved.has(from),
             (Phase::Trying { .. }, Say::TryAndConfirm(_)) => true,
-            (Phase::Ending { decision, open }, asked) => asked == end(xid, decision) && open.has(from),
+            (Phase::Ending { decision, open, .. }, asked) => asked == end(xid, decision) && open.has(from),
             _ => false,
         }
     }
@@ -225,23 +233,26 @@ impl Leader {
             (_, Say::TryAndConfirm(_), Answer::Rejected | Answer::TryAfterCancel | Answer::Canceled) => {
                 Phase::Landed(Decision::Cancel)
             }
-            (Phase::Trying { begun, reserved }, Say::Try(_), Answer::Reserved) => {
-                let reserved = reserved.with(reply.from);
-                if reserved == config.branches() {
-                    Phase::Deciding { begun, decision: Decision::Confirm, open: reserved }
+            (Phase::Trying { begun, reserved, fencing }, Say::Try(_) | Say::Fence(_), Answer::Reserved) => {
+                let (reserved, decision) = (reserved.with(reply.from), Decision::Confirm);
+                let is_implied = begun || config.breaks(Canary::ImpliedBeforeBegin);
+                if reserved != config.branches() {
+                    Phase::Trying { begun, reserved, fencing }
+                } else if config.decides_by_log || !is_implied {
+                    Phase::Deciding { begun, decision, open: reserved }
                 } else {
-                    Phase::Trying { begun, reserved }
+                    Phase::Ending { decision, open: reserved, logged: false }
                 }
             }
-            (Phase::Trying { .. }, Say::Try(_), Answer::Rejected) => {
+            (Phase::Trying { .. }, Say::Try(_) | Say::Fence(_), Answer::Rejected) => {
                 // A branch that rejected holds nothing and is not asked again.
                 return self.cancel(xid, config, |shard| shard != reply.from && sent(shard));
             }
-            (Phase::Trying { .. }, Say::Try(_), _) => return self.cancel(xid, config, sent),
-            (Phase::Ending { decision, open }, say, answer) if is_done(say, answer) => {
+            (Phase::Trying { .. }, Say::Try(_) | Say::Fence(_), _) => return self.cancel(xid, config, sent),
+            (Phase::Ending { decision, open, logged }, say, answer) if is_done(say, answer) => {
                 match open.without(reply.from) {
                     ShardSet::NONE => Phase::Landed(decision),
-                    open => Phase::Ending { decision, open },
+                    open => Phase::Ending { decision, open, logged },
                 }
             }
             (phase, ..) => {
@@ -253,10 +264,18 @@ impl Leader {
         !breach
     }
 
+    /// The deadline of what an older leader began, or an operator. That leader may have seen all branches reserved: only one that
+    /// was not can say that it did not.
+    pub fn fence(&mut self, xid: Xid) {
+        if let Phase::Trying { begun, reserved, .. } = self.phase(xid) {
+            self.phases[xid.index()] = Phase::Trying { begun, reserved, fencing: true };
+        }
+    }
+
     /// Appends `Decide(Cancel)` if nothing is decided: a rejection, the deadline, or an operator. A branch for which
     /// nothing was ever sent cannot know it and is not asked.
     pub fn cancel(&mut self, xid: Xid, config: &Config, sent: impl Fn(Shard) -> bool) -> bool {
-        if let Phase::Trying { begun, reserved } = self.phase(xid) {
+        if let Phase::Trying { begun, reserved, .. } = self.phase(xid) {
             let concerned = config.branches().iter().filter(|&shard| reserved.has(shard) || sent(shard));
             let open = concerned.fold(ShardSet::NONE, ShardSet::with);
             self.phases[xid.index()] = Phase::Deciding { begun, decision: Decision::Cancel, open };
@@ -267,8 +286,11 @@ impl Leader {
     /// The next entry of this xid that is appended and not durable becomes so. Gives what the log then has.
     pub fn synced(&mut self, xid: Xid, config: &Config) -> Option<Durable> {
         let (phase, durable) = match self.phase(xid) {
-            Phase::Trying { begun: false, reserved } => {
-                (Phase::Trying { begun: true, reserved }, Durable::Begun)
+            Phase::Trying { begun: false, reserved, fencing } => {
+                (Phase::Trying { begun: true, reserved, fencing }, Durable::Begun)
+            }
+            Phase::Deciding { begun: false, decision: Decision::Confirm, open } if !config.decides_by_log => {
+                (Phase::Ending { decision: Decision::Confirm, open, logged: false }, Durable::Begun)
             }
             Phase::Deciding { begun: false, decision, open } => {
                 (Phase::Deciding { begun: true, decision, open }, Durable::Begun)
@@ -277,14 +299,17 @@ impl Leader {
                 let phase = if open == ShardSet::NONE {
                     Phase::Landed(decision)
                 } else {
-                    Phase::Ending { decision, open }
+                    Phase::Ending { decision, open, logged: true }
                 };
                 (phase, Durable::Decided(decision))
             }
-            Phase::Landed(decision) => (Phase::Finished(decision), Durable::Finished(decision)),
             Phase::Ending { decision, .. } if config.breaks(Canary::FinishWithoutAnswers) => {
                 (Phase::Finished(decision), Durable::Finished(decision))
             }
+            Phase::Ending { decision, open, logged: false } => {
+                (Phase::Ending { decision, open, logged: true }, Durable::Decided(decision))
+            }
+            Phase::Landed(decision) => (Phase::Finished(decision), Durable::Finished(decision)),
             _ => return None,
         };
         self.phases[xid.index()] = phase;

@@ -19,6 +19,8 @@ pub enum Say {
     Confirm(Xid),
     /// Release.
     Cancel(Xid),
+    /// "What you have not reserved by now you never will." Answered as a Try is.
+    Fence(Xid),
     /// "It has finished." A real watermark names many at once; that is the same as one after the other.
     Watermark(Xid),
 }
@@ -89,6 +91,7 @@ impl Say {
             | Self::TryAndConfirm(xid)
             | Self::Confirm(xid)
             | Self::Cancel(xid)
+            | Self::Fence(xid)
             | Self::Watermark(xid) => Some(xid),
         }
     }
@@ -102,6 +105,7 @@ impl fmt::Display for Say {
             Self::TryAndConfirm(xid) => write!(f, "TryAndConfirm {xid}"),
             Self::Confirm(xid) => write!(f, "Confirm {xid}"),
             Self::Cancel(xid) => write!(f, "Cancel {xid}"),
+            Self::Fence(xid) => write!(f, "Fence {xid}"),
             Self::Watermark(xid) => write!(f, "Watermark past {xid}"),
         }
     }

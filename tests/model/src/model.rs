@@ -58,7 +58,8 @@ impl fmt::Display for Action {
             }
             Self::Try(request) => write!(f, "sent: {}", Message::Request(request)),
             Self::Deadline(epoch, xid) => {
-                write!(f, "deadline: leader {epoch} appends Decide(Cancel) of {xid}")
+                let does = if xid.epoch < epoch { "fences" } else { "appends Decide(Cancel) of" };
+                write!(f, "deadline: leader {epoch} {does} {xid}")
             }
             Self::Sync(epoch, xid) => write!(f, "durable: what leader {epoch} appended next of {xid}"),
             Self::Asked(epoch, shard, xid) => {

@@ -120,6 +120,11 @@ impl Participant {
             (Say::Confirm(_), Slot::Confirmed) => (slot, Answer::Confirmed),
             (Say::Confirm(_), _) => (slot, Answer::Contradiction),
 
+            (Say::Fence(_), Slot::Unseen) => (Slot::EmptyCanceled, Answer::TryAfterCancel),
+            (Say::Fence(_), Slot::Reserved | Slot::Confirmed) => (slot, Answer::Reserved),
+            (Say::Fence(_), Slot::Rejected) => (slot, Answer::Rejected),
+            (Say::Fence(_), Slot::Canceled | Slot::EmptyCanceled) => (slot, Answer::TryAfterCancel),
+
             (Say::Cancel(_), Slot::Unseen) if config.breaks(Canary::NoFence) => (slot, Answer::Canceled),
             (Say::Cancel(_), Slot::Unseen) => (Slot::EmptyCanceled, Answer::Canceled),
             (Say::Cancel(_), Slot::Reserved) => (Slot::Canceled, Answer::Canceled),

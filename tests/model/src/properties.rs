@@ -80,6 +80,9 @@ stated! {
     24 Kind::SometimesIfKept, "seen: a late Confirm below the watermark", sights::late_confirm_below;
     25 Kind::SometimesIfKept, "seen: a message of a deposed leader at a newer hello", sights::stale;
     26 Kind::SometimesIfKept, "seen: Cancel for what has finished confirmed", sights::late_question;
+    27 Kind::Sometimes, "seen: told confirmed, and its leader died before any log said so", sights::told_unlogged;
+    28 Kind::Sometimes, "seen: a fence that finds a reservation", sights::fence_finds;
+    29 Kind::Sometimes, "seen: a fence where nothing was reserved", sights::fence_instead;
 }
 
 /// The properties of a configuration.
@@ -119,9 +122,15 @@ fn can_be_seen(name: &str, config: &Config) -> bool {
         "seen: confirmed, named by the hello, Finish lost",
         "seen: a message of a deposed leader at a newer hello",
     ];
+    let implied = [
+        "seen: told confirmed, and its leader died before any log said so",
+        "seen: a fence that finds a reservation",
+        "seen: a fence where nothing was reserved",
+    ];
     let deposed = "seen: a deposed leader still sends";
     !(config.one_phase && two_phases.contains(&name))
         && (config.epochs > 1 || !(successors.contains(&name) || two_phases[..4].contains(&name)))
+        && (config.implies() && config.epochs > 1 || !implied.contains(&name))
         && (config.deposed && config.epochs > 1 || name != deposed)
 }
 
@@ -173,11 +182,18 @@ fn decision_stands(state: &State, config: &Config) -> bool {
     !state.witness.decision_changed && (0..config.transactions).all(one_word)
 }
 
-/// Of every Confirm under way the decision is durable, and it is Confirm. Of every Cancel likewise; or its xid never
+/// Of every Confirm under way the decision is durable, and it is Confirm; or it is implied: Begin is durable, and every branch is
+/// reserved, or posted already. Of every Cancel the decision is durable, and it is Cancel; or its xid never
 /// began and never will; or it has finished, and the Cancel answers a question that came late.
-fn decision_before_phase_two(state: &State, _: &Config) -> bool {
+fn decision_before_phase_two(state: &State, config: &Config) -> bool {
+    let is_implied = |xid: Xid| {
+        let mut slots = config.branches().iter().map(|shard| state.participant(shard).slot(xid));
+        config.implies()
+            && state.log.of(xid) == Durable::Begun
+            && slots.all(|slot| matches!(slot, Slot::Reserved | Slot::Confirmed))
+    };
     state.network.requests().all(|request| match request.say {
-        Say::Confirm(xid) => state.log.of(xid).decision() == Some(Decision::Confirm),
+        Say::Confirm(xid) => state.log.of(xid).decision() == Some(Decision::Confirm) || is_implied(xid),
         Say::Cancel(xid) => match state.log.of(xid) {
             Durable::Decided(decision) => decision == Decision::Cancel,
             Durable::Finished(_) => true,
@@ -211,7 +227,8 @@ fn empty_cancel_fences(state: &State, _: &Config) -> bool {
 /// Everything that a leader could ever send to a shard.
 fn any_request(from: Epoch, to: Shard) -> impl Iterator<Item = Request> {
     let says = Xid::before(from + 1).flat_map(|xid| {
-        [Say::Try(xid), Say::TryAndConfirm(xid), Say::Confirm(xid), Say::Cancel(xid), Say::Watermark(xid)]
+        let tries = [Say::Try(xid), Say::TryAndConfirm(xid), Say::Fence(xid)];
+        tries.into_iter().chain([Say::Confirm(xid), Say::Cancel(xid), Say::Watermark(xid)])
     });
     let all: XidSet = Xid::before(from).collect();
     let hellos = [Say::Hello(XidSet::default()), Say::Hello(all)];

@@ -43,7 +43,31 @@ pub(crate) fn taken_over(state: &State, _: &Config) -> bool {
 }
 
 pub(crate) fn decided_later(state: &State, _: &Config) -> bool {
-    inherited(state).any(|phase| matches!(phase, Phase::Deciding { decision: Decision::Confirm, .. }))
+    inherited(state).any(|phase| match phase {
+        Phase::Deciding { decision, .. } => decision == Decision::Confirm,
+        Phase::Ending { decision, logged, .. } => decision == Decision::Confirm && !logged,
+        _ => false,
+    })
+}
+
+pub(crate) fn told_unlogged(state: &State, _: &Config) -> bool {
+    Xid::before(state.log.epoch).any(|xid| {
+        state.log.of(xid) == Durable::Begun
+            && !state.leader(xid.epoch).alive
+            && state.witness.words(xid.transaction).eq([Decision::Confirm])
+    })
+}
+
+fn fence_at(state: &State, slot: Slot) -> bool {
+    arrives(state, |say| matches!(say, Say::Fence(_)), |found| found == slot)
+}
+
+pub(crate) fn fence_finds(state: &State, _: &Config) -> bool {
+    fence_at(state, Slot::Reserved)
+}
+
+pub(crate) fn fence_instead(state: &State, _: &Config) -> bool {
+    fence_at(state, Slot::Unseen)
 }
 
 pub(crate) fn retried(state: &State, _: &Config) -> bool {

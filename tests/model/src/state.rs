@@ -77,7 +77,10 @@ impl State {
     /// is its participant's to decide.
     pub fn deadline(&mut self, epoch: Epoch, xid: Xid, config: &Config) {
         let sent = Self::sent(&self.network, epoch, xid);
-        if !(config.one_phase && sent(0)) {
+        let may_be_implied = xid.epoch < epoch && config.implies();
+        if may_be_implied && !config.breaks(Canary::DeadlineCancelsImplied) {
+            self.leaders[usize::from(epoch) - 1].fence(xid);
+        } else if !(config.one_phase && sent(0)) {
             self.leaders[usize::from(epoch) - 1].cancel(xid, config, sent);
         }
     }
@@ -93,9 +96,9 @@ impl State {
     }
 
     /// Whether a reply would change anything at the leader. A deposed one cannot make anything durable; all that it can
-    /// still do with a reply is to tell the caller of a one-phase transaction.
+    /// still do with a reply is to tell the caller of a transaction whose branches decide it.
     fn awaits(&self, to: Epoch, from: Shard, say: Say, config: &Config) -> bool {
-        let may_act = to == self.log.epoch || config.one_phase || config.breaks(Canary::DeposedAppends);
+        let may_act = to == self.log.epoch || !config.decides_by_log || config.breaks(Canary::DeposedAppends);
         may_act && self.leader(to).awaits(from, say)
     }
 
@@ -204,7 +207,7 @@ impl State {
             say => {
                 let fenced = say.xid().is_none_or(|xid| participant.slot(xid).is_fence());
                 // A Try of what is reserved has had its effect; Confirm and Cancel have theirs still to come.
-                let tried = matches!(say, Say::Try(xid) | Say::TryAndConfirm(xid)
+                let tried = matches!(say, Say::Try(xid) | Say::TryAndConfirm(xid) | Say::Fence(xid)
                     if participant.slot(xid) != Slot::Unseen);
                 (fenced || tried) && !leader.awaits(request.to, say)
             }

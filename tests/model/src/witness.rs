@@ -51,6 +51,9 @@ impl Witness {
             (Say::Cancel(_), Answer::Canceled) if before.slot(xid) == Slot::Unseen => {
                 self.empty_canceled[usize::from(request.to)].add(xid);
             }
+            (Say::Fence(_), Answer::TryAfterCancel) if before.slot(xid) == Slot::Unseen => {
+                self.empty_canceled[usize::from(request.to)].add(xid);
+            }
             // The answer to a question that came late is a Cancel that changes nothing.
             (Say::Cancel(_), Answer::Contradiction) => {
                 self.breach |= !matches!(log.of(xid), Durable::Finished(_));

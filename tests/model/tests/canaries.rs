@@ -9,18 +9,18 @@ fn steps(canary: Canary) -> usize {
         Canary::DeposedObeyed | Canary::NoHelloNoQuestions | Canary::HelloNotLogged => 5,
         Canary::NoHello => 8,
         Canary::NoFence | Canary::LateTryTaken | Canary::WatermarkBeforeFinish => 9,
-        Canary::HelloReleasesNothing | Canary::TryAndConfirmBeforeBegin => 10,
-        Canary::ToldBeforeDurable => 13,
-        Canary::ExpiresByItself | Canary::WatermarkPassesUnfinished => 14,
+        Canary::HelloReleasesNothing | Canary::TryAndConfirmBeforeBegin | Canary::ImpliedBeforeBegin => 10,
+        Canary::ToldBeforeDurable | Canary::ExpiresByItself | Canary::WatermarkPassesUnfinished => 13,
         Canary::HelloNamesNothing
         | Canary::FinishWithoutAnswers
+        | Canary::DeadlineCancelsImplied
         | Canary::RecoveryDecidesAgain
-        | Canary::DeposedAppends => 15,
-        Canary::FenceDroppedByAge => 16,
-        Canary::AnswerBeforeDurable => 17,
-        Canary::CancelAfterConfirm => 19,
-        Canary::RetryGetsNewXid => 24,
-        Canary::RecoveryForgetsDecided => 26,
+        | Canary::DeposedAppends => 14,
+        Canary::FenceDroppedByAge => 15,
+        Canary::AnswerBeforeDurable => 16,
+        Canary::CancelAfterConfirm => 18,
+        Canary::RetryGetsNewXid => 22,
+        Canary::RecoveryForgetsDecided => 25,
     }
 }
 

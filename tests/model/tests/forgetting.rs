@@ -46,7 +46,7 @@ fn loses_nothing(config: Config, states: usize) {
 
 #[test]
 fn nothing_is_lost_with_two_phases() {
-    loses_nothing(Config::SMALL, 14_444);
+    loses_nothing(Config::SMALL, 14_611);
 }
 
 #[test]
@@ -57,5 +57,5 @@ fn nothing_is_lost_with_one_phase() {
 #[test]
 fn nothing_is_lost_when_shards_crash() {
     let config = Config { shard_crashes: 1, journal_max: 1, epochs: 1, ..Config::SMALL };
-    loses_nothing(config, 459);
+    loses_nothing(config, 471);
 }

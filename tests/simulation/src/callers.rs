@@ -79,8 +79,11 @@ impl World {
         let id = self.next_attempt;
         trace!(self, "call {id} of job {job:?}: {call:?}");
         let knew = job.is_some_and(|number| self.jobs[number].told.is_some() || self.jobs[number].reserved);
-        // Of a transaction of a single branch a caller may know before the coordinator's log does: by the participant's word.
-        let is_logged = |xid: &(Epoch, u64)| self.facts.begun[xid].decision.is_some();
+        // A caller may know before the coordinator's log does: by the word of the only participant, or by what the branches imply.
+        let is_logged = |xid: &(Epoch, u64)| {
+            let begun = &self.facts.begun[xid];
+            begun.decision.is_some() && !begun.implied
+        };
         let knew_end = job
             .map(|number| &self.jobs[number])
             .is_some_and(|job| job.told.is_some() && self.xids_of(job).iter().any(is_logged));
@@ -171,7 +174,7 @@ impl World {
     }
 
     /// What leaves as an answer is durable, whether or not it arrives.
-    fn check_reply(&self, id: u64, reply: &Reply) -> Step {
+    fn check_reply(&mut self, id: u64, reply: &Reply) -> Step {
         let is_callers = self.attempts.get(&id).is_some_and(|attempt| attempt.job.is_some());
         let Some(decision) = decision(reply.state, reply.reason).filter(|_| is_callers) else {
             return Ok(());
@@ -279,8 +282,11 @@ impl World {
         let xid = Xid::new(escrow_types::Partition(0), epoch, sequence).to_string();
         let call = match self.chance.below(4) {
             0 => Call::OperatorCancel(xid),
-            // Forcing a one-phase transaction guesses at what its participant did, and may contradict it.
-            1 if branches > 1 && undecided => Call::OperatorForce(xid, self.chance.one_in(2)),
+            // Forcing a one-phase transaction, or one that was left over, guesses at what its participants did, and may
+            // contradict it.
+            1 if branches > 1 && undecided && !self.facts.may_be_implied((epoch, sequence)) => {
+                Call::OperatorForce(xid, self.chance.one_in(2))
+            }
             2 => {
                 self.is_paused_by_operator = !self.is_paused_by_operator;
                 Call::SetPaused(self.is_paused_by_operator)

@@ -6,7 +6,7 @@ use crate::coordinator::{BULK, CoordinatorProcess};
 use crate::disk::write_time;
 use crate::external::External;
 use crate::network::Way;
-use crate::observe::Xid;
+use crate::observe::{Facts, Xid};
 use crate::participant::{FromSession, ParticipantProcess};
 use crate::time::{MS, Time};
 use crate::trace::trace;
@@ -19,7 +19,19 @@ use escrow_proto::v1;
 use escrow_proto::v1::exchange_request::Message;
 use escrow_replica::GroupId;
 use escrow_tcc::machine::Decision;
-use escrow_types::{Epoch, ParticipantId};
+use escrow_types::{Epoch, ParticipantId, dense};
+
+/// The xids of columns, whether they are named one by one or by the first of them.
+fn xids(epoch: u32, one_by_one: &[u64], first: u64, rows: usize) -> Step<Vec<Xid>> {
+    let sequences = dense::of_message(one_by_one.to_vec(), first, rows);
+    let sequences = sequences.ok_or_else(|| Violation::other("columns of unequal length".to_owned()))?;
+    Ok(sequences.into_iter().map(|sequence| (Epoch(epoch), sequence)).collect())
+}
+
+fn ended_xids(columns: &v1::EndColumns) -> Step<Vec<Xid>> {
+    let rows = if columns.sequence.is_empty() { columns.rows as usize } else { columns.sequence.len() };
+    xids(columns.epoch, &columns.sequence, columns.first_sequence, rows)
+}
 
 impl World {
     // The coordinator.
@@ -84,25 +96,25 @@ impl World {
     }
 
     /// Invariant 5 on the wire, and the one-phase shortcut: what is not durable yet must not be spoken of.
-    fn check_message(&self, message: &v1::ExchangeRequest) -> Step {
-        let decision = |epoch: u32, sequence: u64| {
-            let xid: Xid = (Epoch(epoch), sequence);
-            (xid, self.facts.begun.get(&xid).map(|begun| begun.decision))
-        };
+    fn check_message(&mut self, message: &v1::ExchangeRequest) -> Step {
+        let facts = &mut self.facts;
+        let decision = |facts: &Facts, xid: Xid| facts.begun.get(&xid).map(|begun| begun.decision);
         match &message.message {
             Some(Message::TryAndConfirm(columns)) => {
-                for &sequence in &columns.sequence {
-                    let (xid, begun) = decision(columns.epoch, sequence);
+                let rows = columns.amount.len();
+                for xid in xids(columns.epoch, &columns.sequence, columns.first_sequence, rows)? {
                     check!(
                         OneExecution,
-                        begun.is_some(),
+                        facts.begun.contains_key(&xid),
                         "TryAndConfirm of {xid:?} left before its Begin was durable"
                     );
                 }
             }
             Some(Message::Confirm(columns)) => {
-                for &sequence in &columns.sequence {
-                    let (xid, decided) = decision(columns.epoch, sequence);
+                for xid in ended_xids(columns)? {
+                    // It says that the branches have decided: nothing else may from now on.
+                    facts.imply(xid)?;
+                    let decided = decision(facts, xid);
                     let ok = decided == Some(Some(Decision::Confirm));
                     check!(
                         DecisionBeforePhaseTwo,
@@ -112,10 +124,10 @@ impl World {
                 }
             }
             Some(Message::Cancel(columns)) => {
-                for &sequence in &columns.sequence {
-                    let (xid, decided) = decision(columns.epoch, sequence);
+                for xid in ended_xids(columns)? {
+                    let decided = decision(facts, xid);
                     // A question that comes late is about what has finished meanwhile: Cancel then changes nothing.
-                    let finished = self.facts.begun.get(&xid).is_some_and(|begun| begun.finished);
+                    let finished = facts.begun.get(&xid).is_some_and(|begun| begun.finished);
                     let ok = finished || matches!(decided, None | Some(Some(Decision::Cancel(_))));
                     check!(
                         DecisionBeforePhaseTwo,

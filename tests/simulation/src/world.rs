@@ -187,6 +187,7 @@ impl World {
         let participants: Vec<_> = participants.collect();
         let home = home.iter().map(|process| process * replicas).collect();
         let external = faults.external.then_some(External { id: shards });
+        let facts = Facts { external: external.as_ref().map(|external| external.id), ..Facts::default() };
         let coordinators = (0..replicas).map(|number| {
             let replica = Replica { first: 0, number, of: replicas, bytes_kept: faults.bytes_kept };
             let archive = coordinator_archive;
@@ -215,7 +216,7 @@ impl World {
             removed: BTreeMap::new(),
             external,
             external_calls: Vec::new(),
-            facts: Facts::default(),
+            facts,
             jobs: Vec::new(),
             attempts: BTreeMap::new(),
             next_attempt: 0,

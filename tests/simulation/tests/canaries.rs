@@ -15,6 +15,8 @@ const fn expected(canary: Canary) -> &'static [Invariant] {
         Canary::AcknowledgeBeforeSync | Canary::VoteNotPersisted => &[AcknowledgedSurvives],
         Canary::AnswerBeforeDurable => &[AcknowledgedSurvives, DecisionStands, Atomic, OneExecution],
         Canary::ConfirmBeforeDecisionIsDurable => &[DecisionBeforePhaseTwo, OneExecution, DecisionStands],
+        Canary::ImpliedBeforeBeginIsDurable => &[DecisionBeforePhaseTwo, OneExecution, DecisionStands],
+        Canary::DeadlineCancelsWhatMayBeDecided => &[DecisionStands, Atomic],
         Canary::OnePhaseBeforeBeginIsDurable => &[OneExecution],
         // Two executions end in two ways, and callers hear of both.
         Canary::RetryWithNewXid => &[OneExecution, DecisionStands],

@@ -25,14 +25,15 @@ impl Finish {
     }
 }
 
-/// Transactions of a single branch that ended by `TryAndConfirm`: the participant's answer is the decision.
+/// Every branch of these transactions has ended, and no decision was logged: what their participants answered is the decision.
+/// That of one-phase transactions is the answer to `TryAndConfirm`; others were confirmed, because every branch was reserved.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FinishOnePhase {
-    /// Which transactions, and what the participant answered.
+pub struct FinishImplied {
+    /// Which transactions, and how they ended.
     pub outcomes: Decide,
 }
 
-impl FinishOnePhase {
+impl FinishImplied {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         self.outcomes.encode(out);
     }

@@ -12,7 +12,7 @@ pub use begin::{BeginLegs, BeginTransfers, Name, NameOf};
 pub(crate) use begin::{decode_legs, decode_text, encode_legs, encode_text};
 pub(crate) use decide::decision_of;
 pub use decide::{Decide, DecidePartial};
-pub use finish::{Finish, FinishOnePhase};
+pub use finish::{Finish, FinishImplied};
 pub use mark::{Attention, Force, GiveUp};
 
 use escrow_types::Epoch;
@@ -33,8 +33,8 @@ pub enum Command {
     DecidePartial(DecidePartial),
     /// Every branch of these acknowledged the decision.
     Finish(Finish),
-    /// Transactions of a single branch ended by `TryAndConfirm`: decided and finished in one.
-    FinishOnePhase(FinishOnePhase),
+    /// Every branch of these has ended, and what they answered is the decision: decided and finished in one.
+    FinishImplied(FinishImplied),
     /// A participant contradicted the decision.
     Attention(Attention),
     /// An operator set or overrode a decision.
@@ -51,7 +51,7 @@ const BEGIN_LEGS: u8 = 3;
 const DECIDE: u8 = 4;
 const DECIDE_PARTIAL: u8 = 5;
 const FINISH: u8 = 6;
-const FINISH_ONE_PHASE: u8 = 7;
+const FINISH_IMPLIED: u8 = 7;
 const ATTENTION: u8 = 8;
 const FORCE: u8 = 9;
 const GIVE_UP: u8 = 10;
@@ -85,8 +85,8 @@ impl Command {
                 out.put_u8(FINISH);
                 finish.encode(out);
             }
-            Self::FinishOnePhase(finish) => {
-                out.put_u8(FINISH_ONE_PHASE);
+            Self::FinishImplied(finish) => {
+                out.put_u8(FINISH_IMPLIED);
                 finish.encode(out);
             }
             Self::Attention(attention) => {
@@ -117,7 +117,7 @@ impl Command {
             DECIDE => Self::Decide(Decide::decode(take)?),
             DECIDE_PARTIAL => Self::DecidePartial(DecidePartial::decode(take)?),
             FINISH => Self::Finish(Finish::decode(take)?),
-            FINISH_ONE_PHASE => Self::FinishOnePhase(FinishOnePhase::decode(take)?),
+            FINISH_IMPLIED => Self::FinishImplied(FinishImplied::decode(take)?),
             ATTENTION => Self::Attention(Attention::decode(take)?),
             FORCE => Self::Force(Force::decode(take)?),
             GIVE_UP => Self::GiveUp(GiveUp::decode(take)?),

@@ -5,7 +5,7 @@ use escrow_types::{Answer, Epoch, Millis, ParticipantId, Reason, Sequence};
 
 use super::flight::{BranchState, Flight, Phase};
 use super::{CallKind, Decision, Driver, LinkState, Standing, Trouble, Wait, landed_key};
-use crate::command::{Attention, Command, Decide, FinishOnePhase};
+use crate::command::{Attention, Command, Decide, FinishImplied};
 
 /// What people read of a branch that was answered so.
 const WANTS_HELLO: &str = "the participant knows no hello of this epoch";
@@ -41,6 +41,7 @@ impl Driver {
         if flight.phase != Phase::Trying || flight.one_phase {
             return;
         }
+        let (may_be_decided, fencing) = (flight.may_be_decided(), flight.fencing);
         let Some(branch) = flight.branches.get_mut(participant) else { return };
         if branch.state != BranchState::Trying {
             return;
@@ -60,6 +61,18 @@ impl Driver {
             }
             Answer::StaleEpoch => self.deposed = true,
             Answer::HelloRequired => self.try_again_later(participant, epoch, sequence, WANTS_HELLO),
+            // It was not reserved, and never will be: no earlier leader can have told anybody that it is confirmed.
+            Answer::TryAfterCancel | Answer::Canceled if may_be_decided => {
+                let reason = fencing.unwrap_or(Reason::ParticipantRejected);
+                self.decide(epoch, sequence, Decision::Cancel(reason));
+            }
+            // This says nothing about whether it was: somebody must look.
+            Answer::Contradiction | Answer::Finished | Answer::Invalid | Answer::Confirmed
+                if may_be_decided =>
+            {
+                branch.state = BranchState::Contradicted;
+                self.alarm(epoch, sequence, participant);
+            }
             // It may hold a reservation all the same (other content, say): Cancel goes to this branch too.
             Answer::TryAfterCancel
             | Answer::Contradiction
@@ -73,8 +86,15 @@ impl Driver {
     }
 
     pub(super) fn all_reserved(&mut self, epoch: Epoch, sequence: Sequence) {
-        let Some(flight) = self.flights.get(epoch, sequence) else { return };
-        if !flight.two_step {
+        let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
+        if flight.implied {
+            // What the branches imply must survive a crash, and that of the coordinator needs Begin to be durable.
+            if flight.begun || canary::is_on(Canary::ImpliedBeforeBeginIsDurable) {
+                self.implied(epoch, sequence);
+            } else {
+                flight.phase = Phase::Deciding;
+            }
+        } else if !flight.two_step {
             self.decide(epoch, sequence, Decision::Confirm);
         } else if flight.confirm_wanted {
             self.decide_as_wanted(epoch, sequence);
@@ -142,15 +162,22 @@ impl Driver {
 
     /// The participant's durable answer is the decision: a crash before it is logged asks again and hears the same.
     fn end_one_phase(&mut self, epoch: Epoch, sequence: Sequence, decision: Decision) {
-        let list = &mut self.turn.one_phase;
+        self.log_implied(epoch, sequence, decision);
+        if decision != Decision::Confirm {
+            self.landed.insert(landed_key(epoch, sequence), decision);
+        }
+        self.land(epoch, sequence, decision);
+    }
+
+    /// Every branch has ended, and the log does not say how.
+    pub(super) fn log_implied(&mut self, epoch: Epoch, sequence: Sequence, decision: Decision) {
+        let list = &mut self.turn.implied;
         let at = list.iter().rposition(|finish| finish.outcomes.epoch == epoch).unwrap_or_else(|| {
-            list.push(FinishOnePhase { outcomes: Decide { epoch, ..Decide::default() } });
+            list.push(FinishImplied { outcomes: Decide { epoch, ..Decide::default() } });
             list.len() - 1
         });
         list[at].outcomes.push(sequence, decision);
-        self.landed.insert(landed_key(epoch, sequence), decision);
         self.turn.finish_rows += 1;
-        self.land(epoch, sequence, decision);
     }
 
     /// Answers to Confirms and Cancels.
@@ -214,6 +241,8 @@ impl Driver {
         let flight = self.flights.get_mut(epoch, sequence).expect("just seen");
         if !flight.attention {
             flight.attention = true;
+            // Who looks at it after a crash is to see what was decided.
+            self.log_decision(epoch, sequence);
             self.turn.marks.push(Command::Attention(Attention { epoch, sequence, participant }));
         }
     }

@@ -1,9 +1,10 @@
-//! What durable commands cause: Trys that had to wait for Begin, the second phase, the end.
+//! What is durable causes: Trys that had to wait for Begin, the second phase, the end.
 
 use escrow_invariants::{Invariant, hold};
-use escrow_types::{Epoch, ParticipantId, Sequence};
+use escrow_types::{Epoch, ParticipantId, Reason, Sequence};
 
-use super::flight::{BranchState, Phase};
+use super::answers::decide_for;
+use super::flight::{BranchState, Phase, Record};
 use super::outbox::{Call, CallKind};
 use super::{Decision, Driver, LinkKind, LinkState, Standing, Wait};
 use crate::command::Finish;
@@ -14,7 +15,8 @@ impl Driver {
         let epoch = self.flights.epoch();
         let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
         flight.begun = true;
-        if flight.phase == Phase::Trying && flight.open_branches == 0 {
+        let is_open = flight.phase == Phase::Trying || (flight.implied && flight.phase == Phase::Deciding);
+        if is_open && flight.is_reserved_everywhere() {
             self.all_reserved(epoch, sequence);
             return;
         }
@@ -31,12 +33,50 @@ impl Driver {
     /// Its decision is durable: phase 2 goes out, and who waited for the decision is told.
     pub(super) fn decided(&mut self, epoch: Epoch, sequence: Sequence, decision: Decision) {
         let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
+        if flight.record == Record::Logging {
+            // It was made, and told, before.
+            flight.record = Record::Complete;
+            return;
+        }
         hold!(
             Invariant::DecisionBeforePhaseTwo,
             flight.phase == Phase::Deciding,
             "{epoch:?} sequence {sequence} is {:?}",
             flight.phase
         );
+        self.end_branches(epoch, sequence, decision);
+    }
+
+    /// Begin is durable, and so is every reservation: that is the decision. After a crash the branches are asked again, and say
+    /// the same. (Parallel commit in CockroachDB is the same idea, with writes for reservations.)
+    pub(super) fn implied(&mut self, epoch: Epoch, sequence: Sequence) {
+        let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
+        hold!(
+            Invariant::DecisionBeforePhaseTwo,
+            flight.implied && flight.is_reserved_everywhere(),
+            "{epoch:?} sequence {sequence} is {:?}",
+            flight.phase
+        );
+        flight.record = Record::Unlogged;
+        self.unlogged += 1;
+        self.end_branches(epoch, sequence, Decision::Confirm);
+    }
+
+    /// Logs a decision that the branches imply. Gives whether that was still to be done.
+    pub(super) fn log_decision(&mut self, epoch: Epoch, sequence: Sequence) -> bool {
+        let Some(flight) = self.flights.get_mut(epoch, sequence) else { return false };
+        if !matches!(flight.record, Record::Unlogged | Record::Overdue) {
+            return false;
+        }
+        flight.record = Record::Logging;
+        self.unlogged -= 1;
+        decide_for(&mut self.turn.decides, epoch).push(sequence, Decision::Confirm);
+        true
+    }
+
+    /// The second phase begins.
+    fn end_branches(&mut self, epoch: Epoch, sequence: Sequence, decision: Decision) {
+        let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
         flight.phase = Phase::Ending(decision);
         let mut open = 0;
         for branch in flight.branches.as_mut_slice() {
@@ -68,6 +108,10 @@ impl Driver {
     /// An operator set or overrode the decision: every branch that has not ended is asked again.
     pub(super) fn forced(&mut self, epoch: Epoch, sequence: Sequence, decision: Decision) {
         let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
+        if matches!(flight.record, Record::Unlogged | Record::Overdue) {
+            self.unlogged -= 1;
+        }
+        flight.record = Record::Complete;
         flight.attention = false;
         flight.one_phase = false;
         flight.phase = Phase::Deciding;
@@ -84,13 +128,18 @@ impl Driver {
 
     /// Every branch has acknowledged. Logged lazily; who waited is told now.
     pub(super) fn finish(&mut self, epoch: Epoch, sequence: Sequence, decision: Decision) {
-        let list = &mut self.turn.finishes;
-        let at = list.iter().rposition(|finish| finish.epoch == epoch).unwrap_or_else(|| {
-            list.push(Finish { epoch, sequences: Vec::new() });
-            list.len() - 1
-        });
-        list[at].sequences.push(sequence);
-        self.turn.finish_rows += 1;
+        let record = self.flights.get(epoch, sequence).map(|flight| flight.record);
+        if let Some(Record::Unlogged | Record::Overdue) = record {
+            self.log_implied(epoch, sequence, decision);
+        } else {
+            let list = &mut self.turn.finishes;
+            let at = list.iter().rposition(|finish| finish.epoch == epoch).unwrap_or_else(|| {
+                list.push(Finish { epoch, sequences: Vec::new() });
+                list.len() - 1
+            });
+            list[at].sequences.push(sequence);
+            self.turn.finish_rows += 1;
+        }
         self.land(epoch, sequence, decision);
     }
 
@@ -99,6 +148,7 @@ impl Driver {
         self.answer_waiters(epoch, sequence, Standing::Decided(decision), true, |_, _| true);
         if let Some(flight) = self.flights.remove(epoch, sequence) {
             self.links.count(&flight, -1);
+            self.unlogged -= usize::from(matches!(flight.record, Record::Unlogged | Record::Overdue));
         }
         self.troubles_end(epoch, sequence);
     }
@@ -128,6 +178,10 @@ impl Driver {
         if flight.given_up {
             return;
         }
+        if flight.may_be_decided() && flight.fencing.is_none() && deadline_ms <= self.now_ms {
+            // Its time was up before its participants could be reached.
+            flight.fencing = Some(Reason::DeadlineExceeded);
+        }
         for branch in flight.branches.as_mut_slice() {
             let participant = branch.participant;
             if only.is_some_and(|only| only != participant) || branch.under_way {
@@ -152,6 +206,7 @@ impl Driver {
             branch.under_way = true;
             branch.ever_sent = true;
             match kind {
+                CallKind::Try if flight.fencing.is_some() => self.outbox.fence(participant, epoch, sequence),
                 CallKind::Try => {
                     let columns = if flight.one_phase {
                         self.outbox.one_phase(participant, epoch, deadline_ms)

@@ -1,5 +1,6 @@
 //! One unfinished transaction as the leader sees it: phase, branches, who waits.
 
+use escrow_invariants::{Canary, canary};
 use escrow_types::{Millis, ParticipantId, Reason};
 
 use super::links::{LinkKind, Links};
@@ -11,10 +12,23 @@ use crate::machine::Live;
 pub enum Phase {
     /// Begun; Trys are out, or (two-step) all reserved.
     Trying,
-    /// The decision is made and being logged: nothing else may decide.
+    /// The decision is made and being logged, or waits for its Begin to be: nothing else may decide.
     Deciding,
-    /// The decision is durable; Confirms or Cancels are out.
+    /// The decision is durable, or implied by what is; Confirms or Cancels are out.
     Ending(Decision),
+}
+
+/// What the log says of the decision, once it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Record {
+    /// As much as it must: the decision is there, or there is none yet.
+    Complete,
+    /// The branches imply it. If they end soon, the log will say that they did, and need not say this before.
+    Unlogged,
+    /// It was so for a while.
+    Overdue,
+    /// It is being logged, although the branches imply it.
+    Logging,
 }
 
 /// What is known of one branch.
@@ -100,6 +114,13 @@ pub(super) struct Flight {
     pub(super) two_step: bool,
     /// A single branch, ended by `TryAndConfirm`.
     pub(super) one_phase: bool,
+    /// Once Begin and every reservation are durable the decision is Confirm: nothing need be logged for that, and nobody may
+    /// decide otherwise who does not know that one of them is not.
+    pub(super) implied: bool,
+    pub(super) record: Record,
+    /// Undecided after a crash and out of time: branches are fenced instead of tried, and if one was not reserved it is
+    /// canceled for this reason.
+    pub(super) fencing: Option<Reason>,
     /// It was unfinished when this leader started.
     pub(super) left_over: bool,
     pub(super) attention: bool,
@@ -130,6 +151,9 @@ impl Flight {
             begun: false,
             two_step: false,
             one_phase: false,
+            implied: false,
+            record: Record::Complete,
+            fencing: None,
             left_over: false,
             attention: false,
             given_up: false,
@@ -151,7 +175,7 @@ impl Flight {
         flight.left_over = true;
         flight.attention = live.attention;
         flight.two_step = live.content.is_two_step();
-        flight.one_phase = is_one_phase(flight.branches.as_slice(), flight.two_step, links);
+        flight.set_shape(links);
         for branch in flight.branches.as_mut_slice() {
             // An earlier leader may have sent anything.
             branch.ever_sent = true;
@@ -163,6 +187,30 @@ impl Flight {
             flight.phase = Phase::Ending(decision);
         }
         flight
+    }
+
+    /// Which shortcuts it takes, from its branches and whether its caller decides.
+    pub(super) fn set_shape(&mut self, links: &Links) {
+        let branches = self.branches.as_slice();
+        self.one_phase = is_one_phase(branches, self.two_step, links);
+        // An external participant promises less, and one that is no longer configured may have been a wallet shard.
+        let is_external = |branch: &Branch| links.kind(branch.participant) == Some(LinkKind::Unary);
+        self.implied = !self.two_step && !self.one_phase && !branches.iter().any(is_external);
+    }
+
+    /// Undecided here, but an earlier leader may have seen every branch reserved and told the caller: only a branch that was
+    /// not reserved can say that it did not.
+    pub(super) fn may_be_decided(&self) -> bool {
+        self.left_over
+            && self.implied
+            && self.phase == Phase::Trying
+            && !canary::is_on(Canary::DeadlineCancelsWhatMayBeDecided)
+    }
+
+    /// No branch has still to answer its Try, and none refused.
+    pub(super) fn is_reserved_everywhere(&self) -> bool {
+        self.open_branches == 0
+            && self.branches.as_slice().iter().all(|branch| branch.state == BranchState::Reserved)
     }
 
     pub(super) fn is_all_reserved(&self) -> bool {
@@ -182,7 +230,7 @@ impl Flight {
 
 /// A single branch on a wallet shard needs no second phase, unless the caller decides. One on a participant that is no
 /// longer configured may have been sent so, and then only that participant can tell how it ended.
-pub(super) fn is_one_phase(branches: &[Branch], two_step: bool, links: &Links) -> bool {
+fn is_one_phase(branches: &[Branch], two_step: bool, links: &Links) -> bool {
     match branches {
         [only] => !two_step && links.kind(only.participant) != Some(LinkKind::Unary),
         _ => false,

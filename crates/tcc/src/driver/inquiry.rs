@@ -36,7 +36,8 @@ impl Driver {
     /// The decision of a transaction whose flight is over while the log does not say so yet.
     pub(super) fn landed(&self, epoch: Epoch, sequence: Sequence) -> Option<Decision> {
         let live = self.machine.live().get(epoch, sequence)?;
-        live.decision.or_else(|| self.landed.get(&landed_key(epoch, sequence)).copied())
+        let known = live.decision.or_else(|| self.landed.get(&landed_key(epoch, sequence)).copied());
+        known.or_else(|| self.is_recovered.then_some(Decision::Confirm))
     }
 
     /// A participant asks about reservations past their deadline: the decided ones are sent again, those that never began

@@ -4,7 +4,8 @@
 //! [`Driver::take_entry`] (commands to make durable) and [`Driver::take_outputs`] (messages and answers). Decisions are a
 //! compare-and-set here, on the flight's phase, before they are logged: the first of branch answers, deadline, caller
 //! and operator wins. What a decision *causes* happens in [`Driver::applied`], which the shell calls when the entry is
-//! durable: no phase-2 message can leave earlier.
+//! durable: no phase-2 message can leave earlier. A Confirm is not logged at all where durable Begin and reservations imply it
+//! (docs/decisions/0021): then it is caused by the last answer, and the log says only how it ended.
 //!
 //! Nothing here is logged or restored: after a crash [`Driver::recover`] makes it anew from the [`Machine`].
 //!
@@ -36,7 +37,7 @@ use std::collections::BTreeMap;
 use escrow_invariants::{Canary, canary};
 use escrow_types::{Amount, Epoch, Millis, ParticipantId, Partition, Reason, Sequence, Xid};
 
-use crate::command::{Command, Decide, Finish, FinishOnePhase};
+use crate::command::{Command, Decide, Finish, FinishImplied};
 use crate::entry::Entry;
 use crate::hash::KeyMap;
 use crate::machine::{Decision, Machine};
@@ -192,8 +193,15 @@ pub struct Driver {
     links: Links,
     outbox: Outbox,
     turn: Turn,
-    /// How one-phase transactions ended whose flight is over, until the log says so too.
+    /// How one-phase transactions were canceled whose flight is over, until the log says so too. What else is over and
+    /// undecided in the log was confirmed.
     landed: KeyMap<u128, Decision>,
+    /// Flights whose decision the log does not say, although it is made.
+    unlogged: usize,
+    /// When it is time to look for those that are so for long.
+    next_log_ms: Millis,
+    /// Every unfinished transaction has its flight.
+    is_recovered: bool,
     /// Amounts of partial Confirms that are being logged.
     partial: BTreeMap<(Epoch, Sequence), Vec<Amount>>,
     /// Callers beyond the first of a transaction.
@@ -223,7 +231,7 @@ struct Turn {
     marks: Vec<Command>,
     /// Logged with the next entry, or by [`Driver::flush_lazy`].
     finishes: Vec<Finish>,
-    one_phase: Vec<FinishOnePhase>,
+    implied: Vec<FinishImplied>,
     finish_rows: usize,
 }
 
@@ -246,6 +254,9 @@ impl Driver {
             flights: Window::default(),
             turn: Turn::default(),
             landed: KeyMap::default(),
+            unlogged: 0,
+            next_log_ms: 0,
+            is_recovered: false,
             partial: BTreeMap::new(),
             more_waiters: BTreeMap::new(),
             troubles: BTreeMap::new(),
@@ -324,6 +335,7 @@ impl Driver {
             }
             self.send_open_branches(of, sequence, None);
         }
+        self.is_recovered = true;
     }
 
     /// The replicated state.
@@ -385,7 +397,7 @@ impl Driver {
         let mut commands = turn.begins;
         commands.extend(turn.decides.into_iter().map(Command::Decide));
         commands.extend(turn.marks);
-        commands.extend(turn.one_phase.into_iter().map(Command::FinishOnePhase));
+        commands.extend(turn.implied.into_iter().map(Command::FinishImplied));
         commands.extend(turn.finishes.into_iter().map(Command::Finish));
         (!commands.is_empty()).then_some(Entry { time_ms: now_ms, commands })
     }
@@ -417,7 +429,8 @@ impl Driver {
                     self.partial.remove(&(decide.epoch, decide.sequence));
                     self.decided(decide.epoch, decide.sequence, Decision::Confirm);
                 }
-                Command::FinishOnePhase(finish) => {
+                // Nearly always empty, and then nothing need be looked up.
+                Command::FinishImplied(finish) if !self.landed.is_empty() => {
                     for &sequence in &finish.outcomes.sequences {
                         self.landed.remove(&landed_key(finish.outcomes.epoch, sequence));
                     }
@@ -426,6 +439,7 @@ impl Driver {
                 Command::GiveUp(give_up) => self.given_up(give_up.epoch, give_up.sequence),
                 Command::OpenEpoch(_)
                 | Command::Finish(_)
+                | Command::FinishImplied(_)
                 | Command::Attention(_)
                 | Command::SetPaused(_) => {}
             }

@@ -3,8 +3,8 @@
 use escrow_types::{Epoch, ParticipantId, Reason, Sequence};
 
 use super::caller::{Refusal, refuse};
-use super::flight::{BranchState, Phase};
-use super::{Decision, Driver, LinkKind};
+use super::flight::{Branch, BranchState, Phase};
+use super::{Decision, Driver, LinkKind, LinkState};
 use crate::command::{Command, Force, GiveUp};
 
 const GIVEN_UP: &str = "it is being given up: look again in a moment";
@@ -20,6 +20,11 @@ impl Driver {
                 Reason::AlreadyDecided,
                 "its only participant decides it in one step; wait for the participant, or force it",
             );
+        }
+        if flight.may_be_decided() {
+            // By the word of a branch that was not reserved, if there is one.
+            self.fence(epoch, sequence, Reason::CanceledByOperator);
+            return Ok(());
         }
         if self.decide(epoch, sequence, Decision::Cancel(Reason::CanceledByOperator)) {
             return Ok(());
@@ -54,6 +59,18 @@ impl Driver {
                     return refuse(Reason::NotReserved, message);
                 }
             }
+            Phase::Trying if flight.may_be_decided() => {
+                let waits = |branch: &&Branch| branch.state == BranchState::Trying;
+                let mut waiting = flight.branches.as_slice().iter().filter(waits);
+                let can_answer = |id| self.links.get(id).is_some_and(|link| link.state != LinkState::Down);
+                if let Some(branch) = waiting.find(|branch| can_answer(branch.participant)) {
+                    let message = format!(
+                        "it may have been confirmed before a change of leader: participant {} is being asked. Force it only if that cannot be reached",
+                        branch.participant.0
+                    );
+                    return refuse(Reason::NotInDoubt, message);
+                }
+            }
             Phase::Ending(_) if !flight.attention => {
                 return refuse(
                     Reason::NotInDoubt,
@@ -85,6 +102,7 @@ impl Driver {
             Phase::Ending(_) => {
                 // Nothing else may end it before that is durable.
                 flight.given_up = true;
+                self.log_decision(epoch, sequence);
                 self.turn.marks.push(Command::GiveUp(GiveUp { epoch, sequence, reason: why.into() }));
                 Ok(())
             }

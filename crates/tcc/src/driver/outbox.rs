@@ -32,7 +32,7 @@ impl TryColumns {
     }
 }
 
-/// Branches to confirm or cancel, as columns.
+/// Branches to confirm, cancel or fence, as columns.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EndColumns {
     /// The epoch of the xids.
@@ -56,6 +56,8 @@ pub enum Send {
     Confirm(EndColumns),
     /// Release.
     Cancel(EndColumns),
+    /// Let nothing be reserved that is not; answered as a Try.
+    Fence(EndColumns),
     /// What may be forgotten.
     Watermark {
         /// Of which epoch.
@@ -98,6 +100,7 @@ struct Mail {
     one_phase: Vec<TryColumns>,
     confirms: Vec<EndColumns>,
     cancels: Vec<EndColumns>,
+    fences: Vec<EndColumns>,
     watermarks: Vec<Send>,
 }
 
@@ -160,6 +163,10 @@ impl Outbox {
         end_columns(&mut self.mail(participant).cancels, epoch).sequences.push(sequence);
     }
 
+    pub(super) fn fence(&mut self, participant: ParticipantId, epoch: Epoch, sequence: Sequence) {
+        end_columns(&mut self.mail(participant).fences, epoch).sequences.push(sequence);
+    }
+
     pub(super) fn watermark(&mut self, participant: ParticipantId, watermark: Send) {
         self.mail(participant).watermarks.push(watermark);
     }
@@ -176,8 +183,8 @@ impl Outbox {
         mail.is_some_and(|(_, mail)| {
             let tries =
                 mail.tries.iter().chain(&mail.one_phase).map(|columns| (columns.epoch, &columns.sequences));
-            let ends =
-                mail.confirms.iter().chain(&mail.cancels).map(|columns| (columns.epoch, &columns.sequences));
+            let ends = mail.confirms.iter().chain(&mail.cancels).chain(&mail.fences);
+            let ends = ends.map(|columns| (columns.epoch, &columns.sequences));
             tries.chain(ends).any(|(of, sequences)| of == epoch && sequences.contains(&sequence))
         })
     }
@@ -192,8 +199,9 @@ impl Outbox {
             let cancels = mail.cancels.into_iter().map(Send::Cancel);
             let tries = mail.tries.into_iter().map(Send::Try);
             let one_phase = mail.one_phase.into_iter().map(Send::TryAndConfirm);
-            let all =
-                mail.watermarks.into_iter().chain(confirms).chain(cancels).chain(tries).chain(one_phase);
+            let fences = mail.fences.into_iter().map(Send::Fence);
+            let ends = mail.watermarks.into_iter().chain(confirms).chain(cancels);
+            let all = ends.chain(tries).chain(one_phase).chain(fences);
             sends.extend(all.map(|send| (*participant, send)));
         }
         sends

@@ -8,7 +8,7 @@ use escrow_types::{
     AccountKey, Amount, Currency, Epoch, Millis, ParticipantId, Reason, Sequence, TransactionKey,
 };
 
-use super::flight::{Branches, Flight, is_one_phase};
+use super::flight::{Branches, Flight};
 use super::{Driver, LinkKind, LinkState, Standing, Waiter};
 use crate::command::{BeginLegs, BeginTransfers, Command, Name, NameOf};
 use crate::content::{Content, Direction, LEGS_MAX, Leg, Legs, Transfer};
@@ -196,7 +196,7 @@ impl Driver {
     }
 
     fn launch(&mut self, mut flight: Flight, key: TransactionKey, fingerprint: u64) -> Sequence {
-        flight.one_phase = is_one_phase(flight.branches.as_slice(), flight.two_step, &self.links);
+        flight.set_shape(&self.links);
         self.links.count(&flight, 1);
         self.next_deadline_ms = self.next_deadline_ms.min(flight.answer_by_ms);
         let sequence = self.flights.push(flight);

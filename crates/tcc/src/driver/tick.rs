@@ -3,11 +3,15 @@
 use escrow_invariants::{Canary, canary};
 use escrow_types::{Epoch, Millis, ParticipantId, Reason, Sequence};
 
-use super::flight::{BranchState, Phase};
+use super::flight::{BranchState, Phase, Record};
 use super::{Decision, Driver, LinkKind, LinkState, Standing};
 
 /// How many flights are looked at for passed deadlines in a millisecond at most, on average: a few per cent of the time.
 const LOOKS_PER_MS: usize = 20_000;
+
+/// A decision that its branches imply is logged when they have not all ended after this time to twice this time. Until then a
+/// crash leaves it to be asked for: right, but no answer while one of them is away.
+const LOG_IMPLIED_MS: Millis = 250;
 
 impl Driver {
     /// Does what is due. To be called every few milliseconds; costs next to nothing when nothing is due.
@@ -17,6 +21,7 @@ impl Driver {
             self.pass_deadlines(now_ms);
             self.next_pass_ms = now_ms + (self.flights.len() / LOOKS_PER_MS) as Millis;
         }
+        self.log_overdue(now_ms);
         self.retry_calls(now_ms);
         self.find_stalled(now_ms);
         for link in self.links.iter_mut() {
@@ -31,7 +36,40 @@ impl Driver {
     /// The earliest time at which [`Driver::tick`] has something to do, for a shell that sleeps.
     pub fn next_wake_ms(&self) -> Millis {
         let retry = self.troubles.values().map(|trouble| trouble.next_attempt_ms).filter(|&at| at != 0).min();
-        self.next_deadline_ms.max(self.next_pass_ms).min(retry.unwrap_or(Millis::MAX))
+        let log = if self.unlogged > 0 { self.next_log_ms } else { Millis::MAX };
+        self.next_deadline_ms.max(self.next_pass_ms).min(retry.unwrap_or(Millis::MAX)).min(log)
+    }
+
+    fn log_overdue(&mut self, now_ms: Millis) {
+        if self.unlogged == 0 || now_ms < self.next_log_ms {
+            return;
+        }
+        self.next_log_ms = now_ms + LOG_IMPLIED_MS.max((self.flights.len() / LOOKS_PER_MS) as Millis);
+        let mut overdue = Vec::new();
+        for (epoch, sequence, flight) in self.flights.iter_mut() {
+            match flight.record {
+                Record::Unlogged => flight.record = Record::Overdue,
+                Record::Overdue => overdue.push((epoch, sequence)),
+                Record::Complete | Record::Logging => {}
+            }
+        }
+        for (epoch, sequence) in overdue {
+            self.log_decision(epoch, sequence);
+        }
+    }
+
+    /// It was left over, and its time is up: what is not reserved by now never will be. What its branches say then decides.
+    pub(super) fn fence(&mut self, epoch: Epoch, sequence: Sequence, reason: Reason) {
+        let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
+        if flight.fencing.is_some() {
+            return;
+        }
+        flight.fencing = Some(reason);
+        for branch in flight.branches.as_mut_slice() {
+            // A Try that is out may still be answered; whichever comes first counts.
+            branch.under_way = false;
+        }
+        self.send_open_branches(epoch, sequence, None);
     }
 
     /// A connection may stand while the process behind it does nothing (stopped, swapping, a half-open connection).
@@ -57,7 +95,10 @@ impl Driver {
         let mut overdue = Vec::new();
         for (epoch, sequence, flight) in self.flights.iter() {
             let mut due = Millis::MAX;
-            if flight.phase == Phase::Trying && !(flight.one_phase && flight.is_sent()) {
+            if flight.phase == Phase::Trying
+                && flight.fencing.is_none()
+                && !(flight.one_phase && flight.is_sent())
+            {
                 due = flight.deadline_ms;
             }
             if flight.has_more_waiters {
@@ -90,6 +131,11 @@ impl Driver {
         let standing = match flight.phase {
             // The participant decides a one-phase transaction, once it was sent: its answer must be awaited.
             Phase::Trying if flight.one_phase && flight.is_sent() => Standing::Pending,
+            Phase::Trying if flight.fencing.is_some() => Standing::Pending,
+            Phase::Trying if flight.deadline_ms <= now_ms && flight.may_be_decided() => {
+                self.fence(epoch, sequence, Reason::DeadlineExceeded);
+                Standing::Pending
+            }
             Phase::Trying if flight.deadline_ms <= now_ms => {
                 self.decide(epoch, sequence, Decision::Cancel(Reason::DeadlineExceeded));
                 return;

@@ -14,7 +14,7 @@ use escrow_invariants::{Invariant, hold};
 use escrow_types::{Digest, Epoch, Millis, Reason, Sequence, TransactionKey};
 
 use crate::command::{
-    Attention, BeginLegs, BeginTransfers, Command, Decide, DecidePartial, Finish, FinishOnePhase, Force,
+    Attention, BeginLegs, BeginTransfers, Command, Decide, DecidePartial, Finish, FinishImplied, Force,
     GiveUp, NameOf,
 };
 use crate::content::Content;
@@ -175,7 +175,7 @@ impl Machine {
             Command::Decide(decide) => self.decide(time_ms, decide),
             Command::DecidePartial(decide) => self.decide_partial(time_ms, decide),
             Command::Finish(finish) => self.finish_all(time_ms, finish),
-            Command::FinishOnePhase(finish) => self.finish_one_phase(time_ms, finish),
+            Command::FinishImplied(finish) => self.finish_implied(time_ms, finish),
             Command::Attention(attention) => self.attention(attention),
             Command::Force(force) => self.force(time_ms, force),
             Command::GiveUp(give_up) => self.give_up(time_ms, give_up),
@@ -302,7 +302,7 @@ impl Machine {
         }
     }
 
-    fn finish_one_phase(&mut self, time_ms: Millis, finish: &FinishOnePhase) {
+    fn finish_implied(&mut self, time_ms: Millis, finish: &FinishImplied) {
         for (sequence, decision) in finish.outcomes.iter() {
             self.finish(time_ms, finish.outcomes.epoch, sequence, Some(decision), false);
         }

@@ -61,7 +61,7 @@ fn history() -> Vec<Command> {
         begin(0, &[10, 11, 12]),
         begin_legs(3, 13),
         decide(1, &[(0, Decision::Confirm), (1, cancel)]),
-        Command::FinishOnePhase(FinishOnePhase { outcomes: one_phase }),
+        Command::FinishImplied(FinishImplied { outcomes: one_phase }),
         Command::Finish(Finish { epoch: Epoch(1), sequences: vec![0] }),
         Command::DecidePartial(DecidePartial { epoch: Epoch(1), sequence: 3, amounts: vec![4, 4] }),
         Command::OpenEpoch(Epoch(3)),

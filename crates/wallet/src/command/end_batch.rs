@@ -1,4 +1,4 @@
-//! Confirm and Cancel: branches to end.
+//! Confirm, Cancel and Fence: branches to end, or to fence.
 //!
 //! ```text
 //! u16 partition, u32 sender's epoch, u32 epoch of the xids, column u64 sequences,
@@ -64,6 +64,15 @@ impl EndBatch {
         self.partial.as_ref()
     }
 
+    /// Of a command that knows no part of a branch.
+    pub(super) fn decode_whole(take: &mut Take<'_>) -> Result<Self, Malformed> {
+        let batch = Self::decode(take)?;
+        if batch.partial.is_some() {
+            return Err(Malformed("partial amounts in what is not a confirm"));
+        }
+        Ok(batch)
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         self.sender.encode(out);
         out.put_u32(self.epoch.0);
@@ -102,6 +111,7 @@ mod tests {
     fn bytes() {
         check_codec(&Command::Confirm(EndBatch::new(SENDER, Epoch(1), vec![]).unwrap()));
         check_codec(&Command::Cancel(EndBatch::new(SENDER, Epoch(1), vec![3, u64::MAX]).unwrap()));
+        check_codec(&Command::Fence(EndBatch::new(SENDER, Epoch(1), vec![3, 4]).unwrap()));
         let partial = Some(Partial { legs: vec![2, 0], amounts: vec![5, 6] });
         check_codec(&Command::Confirm(
             EndBatch::with_partial(SENDER, Epoch(1), vec![1, 2], partial).unwrap(),
@@ -109,12 +119,17 @@ mod tests {
     }
 
     #[test]
-    fn a_partial_cancel_is_malformed() {
-        let partial = Some(Partial { legs: vec![1], amounts: vec![5] });
-        let mut bytes = Vec::new();
-        Command::Cancel(EndBatch::with_partial(SENDER, Epoch(1), vec![1], partial).unwrap())
-            .encode(&mut bytes);
-        assert!(Command::decode(&mut Take::new(&bytes)).is_err());
+    fn only_a_confirm_may_be_partial() {
+        for (kind, is_read) in [
+            (Command::Confirm as fn(EndBatch) -> Command, true),
+            (Command::Cancel, false),
+            (Command::Fence, false),
+        ] {
+            let partial = Some(Partial { legs: vec![1], amounts: vec![5] });
+            let mut bytes = Vec::new();
+            kind(EndBatch::with_partial(SENDER, Epoch(1), vec![1], partial).unwrap()).encode(&mut bytes);
+            assert_eq!(Command::decode(&mut Take::new(&bytes)).is_ok(), is_read);
+        }
     }
 
     #[test]

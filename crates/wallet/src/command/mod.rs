@@ -78,6 +78,8 @@ pub enum Command {
     OpenAccounts(Vec<OpenAccount>),
     /// Freezes or unfreezes an account.
     SetFrozen(SetFrozen),
+    /// Fences branches that were never tried; what is reserved or has ended stays so.
+    Fence(EndBatch),
 }
 
 impl Command {
@@ -116,6 +118,10 @@ impl Command {
                 out.put_u8(8);
                 frozen.encode(out);
             }
+            Self::Fence(batch) => {
+                out.put_u8(9);
+                batch.encode(out);
+            }
         }
     }
 
@@ -126,16 +132,11 @@ impl Command {
             2 => Self::Try(TryBatch::decode(take)?),
             3 => Self::TryAndConfirm(TryBatch::decode(take)?),
             4 => Self::Confirm(EndBatch::decode(take)?),
-            5 => {
-                let batch = EndBatch::decode(take)?;
-                if batch.partial().is_some() {
-                    return Err(Malformed("a cancel with partial amounts"));
-                }
-                Self::Cancel(batch)
-            }
+            5 => Self::Cancel(EndBatch::decode_whole(take)?),
             6 => Self::Watermark(Watermark::decode(take)?),
             7 => Self::OpenAccounts(open_accounts::decode(take)?),
             8 => Self::SetFrozen(SetFrozen::decode(take)?),
+            9 => Self::Fence(EndBatch::decode_whole(take)?),
             _ => return Err(Malformed("a command of an unknown kind")),
         })
     }
@@ -145,7 +146,7 @@ impl Command {
         64 + match self {
             Self::Hello(hello) => hello.unfinished.len() * 12,
             Self::Try(batch) | Self::TryAndConfirm(batch) => batch.rows() * 34,
-            Self::Confirm(batch) | Self::Cancel(batch) => {
+            Self::Confirm(batch) | Self::Cancel(batch) | Self::Fence(batch) => {
                 batch.sequences().len() * 8
                     + batch.partial().map_or(0, |partial| partial.legs.len() * 4 + partial.amounts.len() * 8)
             }
@@ -176,6 +177,6 @@ pub(crate) mod tests {
     #[test]
     fn an_unknown_kind_is_refused() {
         assert!(Command::decode(&mut Take::new(&[0])).is_err());
-        assert!(Command::decode(&mut Take::new(&[9])).is_err());
+        assert!(Command::decode(&mut Take::new(&[10])).is_err());
     }
 }

@@ -97,6 +97,7 @@ impl Model {
             Command::TryAndConfirm(batch) => self.try_batch(batch, true),
             Command::Confirm(batch) => self.end_batch(batch, true),
             Command::Cancel(batch) => self.end_batch(batch, false),
+            Command::Fence(batch) => self.fence_batch(batch),
             Command::OpenAccounts(rows) => Answers::Opened(
                 rows.iter()
                     .map(|row| {
@@ -210,6 +211,32 @@ impl Model {
                 self.branches.insert(xid, Branch::Reserved(legs));
                 Answer::Reserved
             }
+        }
+    }
+
+    fn fence_batch(&mut self, batch: &EndBatch) -> Answers {
+        let mut answers = BranchAnswers { epoch: batch.epoch, ..BranchAnswers::default() };
+        let gate = self.gate(batch.sender.partition.0, batch.sender.epoch.0, batch.epoch.0);
+        for &sequence in batch.sequences() {
+            let xid = (batch.sender.partition.0, batch.epoch.0, sequence);
+            let answer = gate.unwrap_or_else(|| self.fence_branch(xid));
+            answers.sequences.push(sequence);
+            answers.bytes.push(answer.to_byte());
+        }
+        Answers::Branches(answers)
+    }
+
+    fn fence_branch(&mut self, xid: Xid) -> Answer {
+        if self.is_finished(xid) {
+            return Answer::Finished;
+        }
+        if self.is_beyond(xid) {
+            return Answer::Invalid;
+        }
+        match self.branches.entry(xid).or_insert(Branch::EmptyCanceled) {
+            Branch::Reserved(_) | Branch::Confirmed => Answer::Reserved,
+            Branch::Canceled | Branch::EmptyCanceled => Answer::TryAfterCancel,
+            Branch::Rejected(reason) => Answer::Rejected(*reason),
         }
     }
 

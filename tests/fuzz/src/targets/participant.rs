@@ -105,6 +105,7 @@ pub(super) fn exchange_seeds() -> Vec<(&'static str, Vec<u8>)> {
                 Asked::Confirm(partial),
                 Asked::TryAndConfirm(columns(vec![3], 1)),
                 Asked::Cancel(end(vec![4, 0])),
+                Asked::Fence(end(vec![0, 2, 5])),
                 watermark(3, vec![1]),
                 hello(4, vec![(2, 1), (3, 4)]),
             ]),

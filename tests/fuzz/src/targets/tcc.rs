@@ -1,7 +1,7 @@
 //! `escrow_tcc`: log entries, checkpoints, and what participants answer.
 
 use escrow_tcc::command::{
-    Attention, BeginLegs, BeginTransfers, Decide, DecidePartial, Finish, FinishOnePhase, Force, GiveUp, Name,
+    Attention, BeginLegs, BeginTransfers, Decide, DecidePartial, Finish, FinishImplied, Force, GiveUp, Name,
     NameOf,
 };
 use escrow_tcc::content::Legs;
@@ -63,7 +63,7 @@ fn fits(machine: &Machine, command: &Command) -> bool {
             let decided = |&sequence| get(finish.epoch, sequence).is_some_and(|live| live.decision.is_some());
             once(&finish.sequences) && finish.sequences.iter().all(decided)
         }
-        Command::FinishOnePhase(finish) => {
+        Command::FinishImplied(finish) => {
             let outcomes = &finish.outcomes;
             once(&outcomes.sequences)
                 && outcomes.iter().all(|(sequence, outcome)| {
@@ -154,7 +154,7 @@ fn commands() -> Vec<Command> {
         Command::Decide(decide),
         Command::DecidePartial(DecidePartial { epoch: Epoch(1), sequence: 5, amounts: vec![4, 4] }),
         Command::Finish(Finish { epoch: Epoch(1), sequences: vec![0] }),
-        Command::FinishOnePhase(FinishOnePhase { outcomes }),
+        Command::FinishImplied(FinishImplied { outcomes }),
         Command::Attention(Attention { epoch: Epoch(1), sequence: 5, participant: ParticipantId(0) }),
         Command::OpenEpoch(Epoch(2)),
         Command::BeginLegs(begin_legs(0, false)),

@@ -35,7 +35,7 @@ pub(super) fn apply(wallet: &mut Wallet, time_ms: u64, command: &Command) {
     let window_max = WINDOW_SLOTS_MAX * 4 * 3;
     let bytes_max = (1 << 20) + command.bytes_estimate() * 256 + window_max;
     let mut state_before = None;
-    if matches!(command, Command::Confirm(_) | Command::Cancel(_) | Command::Try(_)) {
+    if matches!(command, Command::Confirm(_) | Command::Cancel(_) | Command::Try(_) | Command::Fence(_)) {
         state_before = Some(wallet.totals());
     }
     let answers = memory::bounded(bytes_max, || wallet.apply(time_ms, command));
@@ -43,7 +43,8 @@ pub(super) fn apply(wallet: &mut Wallet, time_ms: u64, command: &Command) {
         assert_eq!(answers.sequences.len(), answers.bytes.len());
         assert_eq!(answers.iter().count(), answers.bytes.len(), "each byte is an answer");
     }
-    if let (Command::Try(_) | Command::Cancel(_), Some(before)) = (command, state_before) {
+    if let (Command::Try(_) | Command::Cancel(_) | Command::Fence(_), Some(before)) = (command, state_before)
+    {
         let posted = |totals: &[escrow_wallet::CurrencyTotal]| {
             totals.iter().map(|total| total.posted).collect::<Vec<_>>()
         };
@@ -62,7 +63,7 @@ pub(super) fn is_left_out(command: &Command, input: &[u8]) -> bool {
 fn sequences(command: &Command) -> &[u64] {
     match command {
         Command::Try(batch) | Command::TryAndConfirm(batch) => batch.sequences(),
-        Command::Confirm(batch) | Command::Cancel(batch) => batch.sequences(),
+        Command::Confirm(batch) | Command::Cancel(batch) | Command::Fence(batch) => batch.sequences(),
         _ => &[],
     }
 }
@@ -153,6 +154,7 @@ pub(super) fn busy() -> Vec<Command> {
         Command::TryAndConfirm(batch(&[4], 7)),
         Command::Confirm(ends(&[0])),
         Command::Cancel(ends(&[2, 9])),
+        Command::Fence(ends(&[1, 10])),
         Command::Confirm(partial),
         Command::Watermark(watermark),
         Command::SetFrozen(SetFrozen { account: account("alice").key(), frozen: true }),

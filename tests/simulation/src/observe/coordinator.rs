@@ -44,7 +44,7 @@ impl Facts {
                     self.finished((finish.epoch, sequence))?;
                 }
             }
-            Command::FinishOnePhase(finish) => {
+            Command::FinishImplied(finish) => {
                 for (sequence, decision) in finish.outcomes.iter() {
                     let xid = (finish.outcomes.epoch, sequence);
                     self.set_decision(xid, decision)?;
@@ -60,7 +60,7 @@ impl Facts {
                 let xid = (force.epoch, force.sequence);
                 let begun = self.begun(xid)?;
                 begun.forced = true;
-                begun.decision = None;
+                (begun.decision, begun.implied) = (None, false);
                 self.set_decision(xid, force.decision)?;
             }
             Command::GiveUp(give_up) => {
@@ -73,35 +73,50 @@ impl Facts {
         Ok(())
     }
 
-    fn begun(&mut self, xid: Xid) -> Step<&mut Begun> {
+    pub(super) fn begun(&mut self, xid: Xid) -> Step<&mut Begun> {
         let unknown = || Violation::other(format!("the log speaks of {xid:?}, which never began"));
         self.begun.get_mut(&xid).ok_or_else(unknown)
     }
 
     fn begin(&mut self, xid: Xid, key: TransactionKey, content: Content) -> Step {
-        let begun = Begun { key, content, decision: None, finished: false, forced: false, given_up: false };
+        let begun = Begun {
+            key,
+            content,
+            decision: None,
+            implied: false,
+            finished: false,
+            forced: false,
+            given_up: false,
+        };
         let before = self.begun.insert(xid, begun);
         check!(OneExecution, before.is_none(), "{xid:?} began twice");
         check!(OneExecution, xid.0 > Epoch(0), "{xid:?} began before any epoch");
         Ok(())
     }
 
-    fn set_decision(&mut self, xid: Xid, decision: Decision) -> Step {
+    pub(super) fn set_decision(&mut self, xid: Xid, decision: Decision) -> Step {
         let begun = self.begun(xid)?;
         let before = begun.decision.replace(decision);
-        check!(DecisionStands, before.is_none(), "{xid:?} was decided {before:?}, then {decision:?}");
+        let is_said_again = begun.implied && before == Some(decision);
+        begun.implied = false;
+        check!(
+            DecisionStands,
+            before.is_none() || is_said_again,
+            "{xid:?} was decided {before:?}, then {decision:?}"
+        );
         if decision == Decision::Confirm { self.executed(xid) } else { Ok(()) }
     }
 
-    /// A Confirm needs that every branch holds its reservation, durably.
+    /// A Confirm needs that every branch holds its reservation, durably. (Or has posted it, if that was implied before.)
     fn decided(&mut self, xid: Xid, decision: Decision) -> Step {
+        let implied = self.begun(xid)?.implied;
         self.set_decision(xid, decision)?;
         if decision == Decision::Confirm {
             for id in self.begun(xid)?.content.participants() {
                 let branch = self.branch(xid, id.0);
                 check!(
                     Atomic,
-                    branch == Some(Branch::Held),
+                    branch == Some(Branch::Held) || (implied && branch == Some(Branch::Confirmed)),
                     "{xid:?} was confirmed while {id:?} is {branch:?}"
                 );
             }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use escrow_tcc::content::{Content, Direction};
 use escrow_tcc::machine::Decision;
-use escrow_types::{AccountKey, Amount, Epoch, Sequence, TransactionKey};
+use escrow_types::{AccountKey, Amount, Epoch, ParticipantId, Sequence, TransactionKey};
 
 use crate::violation::{Step, check};
 
@@ -39,6 +39,8 @@ pub(crate) struct Begun {
     pub(crate) key: TransactionKey,
     pub(crate) content: Content,
     pub(crate) decision: Option<Decision>,
+    /// The decision is what Begin and the reservations say; the log may still say the same.
+    pub(crate) implied: bool,
     pub(crate) finished: bool,
     pub(crate) forced: bool,
     pub(crate) given_up: bool,
@@ -53,7 +55,9 @@ pub(crate) struct Facts {
     pub(crate) branches: BTreeMap<(Xid, u16), Branch>,
     /// What confirmed branches add up to.
     pub(crate) posted: BTreeMap<AccountKey, i128>,
-    executed: BTreeMap<TransactionKey, Xid>,
+    pub(crate) executed: BTreeMap<TransactionKey, Xid>,
+    /// The external participant, if there is one: decisions that concern it are always logged.
+    pub(crate) external: Option<u16>,
 }
 
 impl Facts {
@@ -96,8 +100,44 @@ impl Facts {
         Ok(())
     }
 
-    /// What a caller is told must be durable: the decision, or for a transaction of a single branch its participant's word.
-    pub(crate) fn check_told(&self, xid: Xid, told: Decision) -> Step {
+    /// Whether what is durable implies that it is confirmed, though no decision was logged: Begin, and every reservation. Not
+    /// where the caller decides, nor where an external participant takes part.
+    pub(crate) fn is_implied(&self, xid: Xid) -> bool {
+        let Some(begun) = self.begun.get(&xid) else { return false };
+        let participants = begun.content.participants();
+        let holds = |id: &ParticipantId| {
+            Some(id.0) != self.external
+                && matches!(self.branch(xid, id.0), Some(Branch::Held | Branch::Confirmed))
+        };
+        !begun.content.is_two_step() && participants.len() > 1 && participants.iter().all(holds)
+    }
+
+    /// Whether a leader of before may have told that it is confirmed, without a word of the log. (For all that one knows: not
+    /// every branch needs to be reserved.)
+    pub(crate) fn may_be_implied(&self, xid: Xid) -> bool {
+        let Some(begun) = self.begun.get(&xid) else { return false };
+        let participants = begun.content.participants();
+        xid.0 < self.epoch
+            && !begun.content.is_two_step()
+            && participants.len() > 1
+            && !participants.iter().any(|id| Some(id.0) == self.external)
+    }
+
+    /// The transaction is confirmed, without a word of the log: from now on nothing else may be.
+    pub(crate) fn imply(&mut self, xid: Xid) -> Step {
+        if self.begun.get(&xid).is_some_and(|begun| begun.decision.is_none()) && self.is_implied(xid) {
+            self.set_decision(xid, Decision::Confirm)?;
+            self.begun(xid)?.implied = true;
+        }
+        Ok(())
+    }
+
+    /// What a caller is told must be durable: the decision, or what implies it; for a transaction of a single branch its
+    /// participant's word.
+    pub(crate) fn check_told(&mut self, xid: Xid, told: Decision) -> Step {
+        if matches!(told, Decision::Confirm) {
+            self.imply(xid)?;
+        }
         let begun = self.begun.get(&xid);
         check!(
             DecisionStands,

@@ -44,7 +44,7 @@ impl ShardObserver {
     fn check_sender(newest: Epoch, command: &Command, answers: &Answers) -> Step {
         let sender = match command {
             Command::Try(batch) | Command::TryAndConfirm(batch) => batch.sender,
-            Command::Confirm(batch) | Command::Cancel(batch) => batch.sender,
+            Command::Confirm(batch) | Command::Cancel(batch) | Command::Fence(batch) => batch.sender,
             _ => return Ok(()),
         };
         let heard = rows(answers).any(|(_, answer)| answer != Answer::StaleEpoch);
@@ -86,6 +86,7 @@ impl ShardObserver {
                     facts.confirm(xid, shard, None)?;
                 }
                 (Command::Confirm(batch), Answer::Confirmed) => {
+                    facts.imply(xid)?;
                     let decision = facts.begun.get(&xid).and_then(|begun| begun.decision);
                     let confirmed = decision == Some(Decision::Confirm);
                     check!(
@@ -107,6 +108,13 @@ impl ShardObserver {
                         "{xid:?} on {shard}: confirmed, then canceled"
                     );
                     self.released(xid, facts)?;
+                }
+                (Command::Fence(_), Answer::Reserved) => {
+                    let held = matches!(branch, Some(Branch::Held | Branch::Confirmed));
+                    check!(Atomic, held, "{xid:?} on {shard}: said to be reserved, and is {branch:?}");
+                }
+                (Command::Fence(_), Answer::TryAfterCancel) if branch.is_none() => {
+                    facts.branches.insert((xid, shard), Branch::Canceled);
                 }
                 (_, Answer::Rejected(_)) => {
                     facts.branches.insert((xid, shard), Branch::Canceled);

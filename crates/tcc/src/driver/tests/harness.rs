@@ -445,6 +445,7 @@ fn send_text(send: &Send) -> String {
             format!("confirm {} of {:?}", xids(columns.epoch, &columns.sequences), columns.partial_amounts)
         }
         Send::Cancel(columns) => format!("cancel {}", xids(columns.epoch, &columns.sequences)),
+        Send::Fence(columns) => format!("fence {}", xids(columns.epoch, &columns.sequences)),
         Send::Watermark { epoch, below, except } => format!("watermark {}-{below} but {except:?}", epoch.0),
     }
 }

@@ -123,7 +123,7 @@ fn a_participant_that_stops_answering_takes_no_new_work_until_it_answers() {
     assert_eq!(desk.out(), "0<try 1-2 | 2<try 1-2 | #3 refused PARTICIPANT_UNAVAILABLE", "0 has answered");
     desk.tried(1, "1-0", Answer::Reserved);
     desk.transfer(5, 1, 2);
-    assert_eq!(desk.out(), "1<try 1-3 | 2<try 1-3");
+    assert_eq!(desk.out(), "0<confirm 1-0 | 1<confirm 1-0 | 1<try 1-3 | 2<try 1-3");
 }
 
 /// The silence of a participant that was asked nothing once counted: a lone caller was refused now and then.

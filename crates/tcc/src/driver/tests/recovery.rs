@@ -4,6 +4,7 @@ use escrow_types::Answer;
 
 use super::harness::{Desk, POOR, leg};
 use crate::driver::{CallKind, LinkState, Wait};
+use crate::machine::Decision;
 
 #[test]
 fn a_lost_begin_never_began() {
@@ -48,7 +49,17 @@ fn undecided_is_tried_again_and_goes_on_to_its_own_deadline() {
     assert!(!desk.append());
     desk.pass(1);
     desk.turn();
+    assert_eq!(
+        desk.out(),
+        "0<fence 1-0 | 1<fence 1-0",
+        "an earlier leader may have told the caller that it is confirmed"
+    );
+    desk.tried(0, "1-0", Answer::Reserved);
+    assert!(!desk.append());
+    desk.tried(1, "1-0", Answer::TryAfterCancel);
+    desk.turn();
     assert_eq!(desk.out(), "0<cancel 1-0 | 1<cancel 1-0");
+    assert_eq!(desk.outcome("1-0"), "canceled DEADLINE_EXCEEDED");
 }
 
 #[test]
@@ -59,6 +70,9 @@ fn decided_is_ended_again_everywhere() {
         desk.transfer(1, 0, 1);
         desk.tried(0, "1-0", Answer::Reserved);
         desk.tried(1, "1-0", answer);
+        desk.turn();
+        desk.pass(250);
+        desk.pass(250);
         desk.turn();
         let mut desk = desk.crash();
         assert_eq!((desk.hello(0), desk.hello(1)), ("1-0".into(), "1-0".into()));
@@ -91,7 +105,7 @@ fn a_lost_end_only_asks_once_more() {
     assert!(desk.out().ends_with("#1 confirmed completed"));
     let mut desk = desk.crash();
     desk.connect();
-    assert_eq!(desk.out(), "0<confirm 1-0 | 1<confirm 1-0");
+    assert_eq!(desk.out(), "0<try 1-0 | 1<try 1-0");
     assert_eq!(desk.remembered(1), "unfinished");
 }
 
@@ -122,6 +136,8 @@ fn every_cut_of_a_log_ends_well() {
         desk.turn();
         desk.tried(0, "1-0", Answer::Reserved);
         desk.tried(1, "1-0", Answer::Reserved);
+        desk.pass(250);
+        desk.pass(250);
         desk.turn();
         desk.confirmed(0, "1-0");
         desk.confirmed(1, "1-0");
@@ -193,8 +209,6 @@ fn a_participant_that_asks_gets_the_decision_again() {
     assert_eq!((desk.out(), desk.outcome("1-0")), (String::new(), "pending".to_owned()));
     desk.tried(0, "1-0", Answer::Reserved);
     desk.tried(1, "1-0", Answer::Reserved);
-    assert_eq!(desk.outcome("1-0"), "pending", "not durable");
-    desk.turn();
     assert_eq!(
         (desk.outcome("1-0"), desk.out()),
         ("confirmed".into(), "0<confirm 1-0 | 1<confirm 1-0".into())
@@ -273,4 +287,102 @@ fn a_shard_that_is_no_longer_configured_decides_its_one_phase_transactions_all_t
         "it may have been confirmed: the deadline must not cancel it"
     );
     assert_eq!(driver.in_flight(), 1);
+}
+
+/// Nothing is logged for a decision that Begin and the reservations imply: the branches are asked, and say the same again.
+#[test]
+fn a_decision_that_is_implied_is_found_by_asking() {
+    for deadline_has_passed in [false, true] {
+        let mut desk = Desk::new();
+        desk.submit(1, 1, 0, 1, 5, Wait::Decided, 1_000);
+        desk.turn();
+        desk.out();
+        desk.tried(0, "1-0", Answer::Reserved);
+        desk.tried(1, "1-0", Answer::Reserved);
+        assert_eq!(desk.out(), "0<confirm 1-0 | 1<confirm 1-0 | #1 confirmed");
+        assert!(!desk.append());
+        if deadline_has_passed {
+            desk.now += 1_000;
+        }
+        let mut desk = desk.crash();
+        desk.connect();
+        let asked = if deadline_has_passed { "fence" } else { "try" };
+        assert_eq!(desk.out(), format!("0<{asked} 1-0 | 1<{asked} 1-0"));
+        desk.tried(0, "1-0", Answer::Reserved);
+        assert_eq!(desk.outcome("1-0"), "pending", "one does not know of the other");
+        assert_eq!(desk.operator_cancel("1-0"), "ok", "if it can be");
+        desk.pass(5_000);
+        assert!(!desk.append(), "neither deadline nor operator may decide: its caller was told");
+        desk.out();
+        desk.tried(1, "1-0", Answer::Reserved);
+        assert_eq!(desk.out(), "0<confirm 1-0 | 1<confirm 1-0");
+        desk.confirmed(0, "1-0");
+        desk.confirmed(1, "1-0");
+        desk.flush();
+        assert_eq!(desk.remembered(1), "confirmed");
+        desk.check_replay();
+    }
+}
+
+/// An answer that says neither yes nor no must not cancel what may be confirmed.
+#[test]
+fn a_left_over_branch_that_makes_no_sense_needs_attention() {
+    for answer in [Answer::Contradiction, Answer::Finished, Answer::Invalid] {
+        let mut desk = Desk::new();
+        desk.transfer(1, 0, 1);
+        desk.turn();
+        let mut desk = desk.crash();
+        desk.connect();
+        desk.tried(0, "1-0", answer);
+        desk.turn();
+        assert_eq!(desk.outcome("1-0"), "pending", "{answer:?}");
+        assert!(desk.driver.machine().live().get(escrow_types::Epoch(1), 0).unwrap().attention);
+    }
+}
+
+/// It is said in the log when a branch stays away: or the caller, who was told, would be told to wait after a crash.
+#[test]
+fn an_implied_decision_is_logged_when_a_branch_stays_away() {
+    let mut desk = Desk::new();
+    desk.submit(1, 1, 0, 1, 5, Wait::Decided, 1_000);
+    desk.turn();
+    desk.tried(0, "1-0", Answer::Reserved);
+    desk.tried(1, "1-0", Answer::Reserved);
+    desk.confirmed(0, "1-0");
+    desk.pass(249);
+    assert!(!desk.append());
+    desk.pass(250);
+    assert!(desk.append());
+    desk.durable();
+    let decision =
+        |desk: &Desk| desk.driver.machine().live().get(escrow_types::Epoch(1), 0).unwrap().decision;
+    assert_eq!(decision(&desk), Some(Decision::Confirm));
+    desk.out();
+    let mut again = desk.crash();
+    assert_eq!(again.outcome("1-0"), "confirmed");
+    again.connect();
+    assert_eq!(again.out(), "0<confirm 1-0 | 1<confirm 1-0");
+    again.confirmed(0, "1-0");
+    again.confirmed(1, "1-0");
+    again.flush();
+    assert_eq!(again.remembered(1), "confirmed");
+    again.check_replay();
+}
+
+/// Forced against what its branches imply it would be mixed. Only where nobody can ask them is that an operator's to risk.
+#[test]
+fn what_may_be_decided_is_forced_only_where_it_cannot_be_asked_for() {
+    let mut desk = Desk::new();
+    desk.transfer(1, 0, 1);
+    desk.turn();
+    let mut desk = desk.crash();
+    assert_eq!(desk.force("1-0", false), "NOT_IN_DOUBT", "on its way back");
+    desk.link(0, LinkState::Ready);
+    desk.tried(0, "1-0", Answer::Reserved);
+    assert_eq!(desk.force("1-0", false), "NOT_IN_DOUBT");
+    desk.link(1, LinkState::Down);
+    assert_eq!(desk.force("1-0", true), "NOT_RESERVED");
+    assert_eq!(desk.force("1-0", false), "ok");
+    desk.turn();
+    assert_eq!(desk.outcome("1-0"), "canceled FORCED");
 }

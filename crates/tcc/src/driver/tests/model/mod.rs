@@ -77,6 +77,7 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
         lazy: Vec::new(),
         appended: Vec::new(),
         events: Vec::new(),
+        next_log: 0,
     };
     for (at, step) in steps.iter().enumerate() {
         let tag = at as u64;
@@ -110,7 +111,11 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
                             if good { Answer::Confirmed } else { rejected },
                         );
                     }
-                    None => desk.tried(shard, &xid, if good { Answer::Reserved } else { rejected }),
+                    None => {
+                        let fenced = transaction.fencing.is_some();
+                        let bad = if fenced { Answer::TryAfterCancel } else { rejected };
+                        desk.tried(shard, &xid, if good { Answer::Reserved } else { bad });
+                    }
                     Some(_) if !transaction.decided => desk.tried(shard, &xid, Answer::Reserved),
                     Some(End::Confirm) => desk.ended(shard, CallKind::Confirm, &xid, Answer::Confirmed),
                     Some(End::Cancel(_)) => desk.ended(shard, CallKind::Cancel, &xid, Answer::Canceled),

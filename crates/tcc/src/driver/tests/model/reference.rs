@@ -39,6 +39,15 @@ pub(super) struct Branch {
     pub(super) out: bool,
 }
 
+/// What the log says of a decision that the branches imply.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Log {
+    Enough,
+    Nothing,
+    NothingForLong,
+    Soon,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Transaction {
     pub(super) id: u64,
@@ -48,8 +57,12 @@ pub(super) struct Transaction {
     /// Begin is durable.
     pub(super) begun: bool,
     pub(super) decision: Option<End>,
-    /// The decision is durable.
+    /// The decision is durable, or implied.
     pub(super) decided: bool,
+    /// The decision is in the log.
+    pub(super) logged: bool,
+    pub(super) log: Log,
+    pub(super) fencing: Option<Reason>,
     /// All branches have ended.
     pub(super) over: bool,
     /// … and that is durable.
@@ -74,6 +87,12 @@ impl Transaction {
     pub(super) fn held(&self) -> bool {
         self.two_step() && self.begun && self.all_reserved()
     }
+    pub(super) fn implied(&self) -> bool {
+        self.branches.len() == 2 && !self.two_step()
+    }
+    pub(super) fn may_be_decided(&self) -> bool {
+        self.implied() && self.left_over && self.decision.is_none()
+    }
     pub(super) fn sent(&self) -> bool {
         self.branches.iter().any(|branch| branch.sent)
     }
@@ -96,6 +115,7 @@ pub(super) struct Model {
     pub(super) lazy: Vec<Item>,
     pub(super) appended: Vec<Vec<Item>>,
     pub(super) events: Vec<String>,
+    pub(super) next_log: u64,
 }
 
 impl Model {
@@ -116,11 +136,16 @@ impl Model {
     }
 
     pub(super) fn send(&mut self, xid: (u32, u64), only: Option<u16>) {
-        let links = self.links;
-        let transaction = self.get(xid).clone();
+        let (links, now) = (self.links, self.now);
+        let transaction = self.get(xid);
+        if transaction.may_be_decided() && transaction.deadline <= now {
+            transaction.fencing.get_or_insert(Reason::DeadlineExceeded);
+        }
+        let transaction = transaction.clone();
         for (at, branch) in transaction.branches.iter().enumerate() {
             let what = match (branch.at, transaction.decision) {
                 (At::Trying, None) if transaction.one_phase => "try+confirm",
+                (At::Trying, None) if transaction.fencing.is_some() => "fence",
                 (At::Trying, None) => "try",
                 (At::Ending, Some(End::Confirm)) => "confirm",
                 (At::Ending, Some(End::Cancel(_))) => "cancel",
@@ -191,6 +216,9 @@ impl Model {
             begun: false,
             decision: None,
             decided: false,
+            logged: false,
+            log: Log::Enough,
+            fencing: None,
             over: false,
             ended: false,
             one_phase,
@@ -207,10 +235,36 @@ impl Model {
 
     pub(super) fn reserved(&mut self, xid: (u32, u64)) {
         let transaction = self.get(xid);
-        if !transaction.two_step() || transaction.confirm_wanted {
+        if transaction.implied() {
+            transaction.decision = Some(End::Confirm);
+            if transaction.begun {
+                self.imply(xid);
+            }
+        } else if !transaction.two_step() || transaction.confirm_wanted {
             self.decide(xid, End::Confirm);
         } else if transaction.begun {
             self.tell(xid, "reserved", |wait, _| wait == Wait::Reserved);
+        }
+    }
+
+    /// Begin and all reservations are durable.
+    fn imply(&mut self, xid: (u32, u64)) {
+        let transaction = self.get(xid);
+        transaction.decided = true;
+        transaction.log = Log::Nothing;
+        for branch in &mut transaction.branches {
+            (branch.at, branch.out) = (At::Ending, false);
+        }
+        self.tell(xid, "confirmed", |wait, _| wait != Wait::Completed);
+        self.send(xid, None);
+    }
+
+    fn fence(&mut self, xid: (u32, u64), reason: Reason) {
+        let transaction = self.get(xid);
+        if transaction.fencing.is_none() {
+            transaction.fencing = Some(reason);
+            transaction.branches.iter_mut().for_each(|branch| branch.out = false);
+            self.send(xid, None);
         }
     }
 
@@ -241,6 +295,10 @@ impl Model {
                 if self.get(xid).all_reserved() {
                     self.reserved(xid);
                 }
+            }
+            (At::Trying, None) if transaction.fencing.is_some() => {
+                let reason = transaction.fencing.expect("just seen");
+                self.decide(xid, End::Cancel(reason));
             }
             (At::Trying, None) => {
                 branch.at = At::Rejected;
@@ -273,15 +331,22 @@ impl Model {
             match item {
                 Item::Begin(xid) => {
                     self.get(xid).begun = true;
-                    if self.get(xid).all_reserved() {
+                    let transaction = self.get(xid);
+                    if transaction.implied() && transaction.decision == Some(End::Confirm) {
+                        self.imply(xid);
+                    } else if self.get(xid).all_reserved() {
                         self.reserved(xid);
                     } else {
                         self.send(xid, None);
                     }
                 }
+                Item::Decide(xid) if self.get(xid).log == Log::Soon => {
+                    let transaction = self.get(xid);
+                    (transaction.logged, transaction.log) = (true, Log::Enough);
+                }
                 Item::Decide(xid) => {
                     let transaction = self.get(xid);
-                    transaction.decided = true;
+                    (transaction.decided, transaction.logged) = (true, true);
                     let end = transaction.decision.expect("decided");
                     for branch in &mut transaction.branches {
                         branch.at = match (end, branch.at) {
@@ -313,6 +378,11 @@ impl Model {
             let transaction = self.get(xid);
             let awaited = transaction.one_phase && transaction.sent();
             let text = match transaction.decision {
+                None if transaction.fencing.is_some() => "pending".to_owned(),
+                None if transaction.deadline <= now && transaction.may_be_decided() => {
+                    self.fence(xid, Reason::DeadlineExceeded);
+                    "pending".to_owned()
+                }
                 None if !awaited && transaction.deadline <= now => {
                     self.decide(xid, End::Cancel(Reason::DeadlineExceeded));
                     continue;
@@ -323,6 +393,23 @@ impl Model {
                 Some(_) => continue,
             };
             self.tell(xid, &text, |_, until| until <= now);
+        }
+        self.log_overdue();
+    }
+
+    fn log_overdue(&mut self) {
+        let is_unlogged = |t: &Transaction| !t.over && matches!(t.log, Log::Nothing | Log::NothingForLong);
+        if self.now < self.next_log || !self.transactions.iter().any(is_unlogged) {
+            return;
+        }
+        self.next_log = self.now + 250;
+        for transaction in self.transactions.iter_mut().filter(|t| is_unlogged(t)) {
+            if transaction.log == Log::Nothing {
+                transaction.log = Log::NothingForLong;
+            } else {
+                transaction.log = Log::Soon;
+                self.urgent.push(Item::Decide(transaction.xid));
+            }
         }
     }
 
@@ -347,6 +434,9 @@ impl Model {
             let single = transaction.branches.len() == 1 && !transaction.two_step();
             transaction.waiters.clear();
             transaction.over = transaction.ended;
+            transaction.decided = transaction.logged;
+            transaction.log = Log::Enough;
+            transaction.fencing = None;
             if !transaction.decided && !transaction.ended {
                 transaction.decision = None;
                 transaction.one_phase = single;
@@ -361,6 +451,7 @@ impl Model {
         self.urgent.clear();
         self.lazy.clear();
         self.appended.clear();
+        self.next_log = 0;
         self.links = [LinkState::Waiting; 3];
         self.epoch += 1;
         self.next = 0;
@@ -376,7 +467,11 @@ impl Model {
             if transaction.decision.is_some() || (transaction.one_phase && transaction.sent()) {
                 return "ALREADY_DECIDED";
             }
-            self.decide(xid, End::Cancel(Reason::CanceledByOperator));
+            if transaction.may_be_decided() {
+                self.fence(xid, Reason::CanceledByOperator);
+            } else {
+                self.decide(xid, End::Cancel(Reason::CanceledByOperator));
+            }
             return "ok";
         }
         if !transaction.two_step() {
