@@ -26,6 +26,44 @@ pub(super) async fn next<T>(messages: &mut Streaming<T>) -> Result<Option<T>, St
         .map_err(|status| escrow_service::malformed::refusal_of(&status).unwrap_or(status))
 }
 
+/// The next messages of a caller: all that have arrived, at most `rows_max`, none twice. Empty: the caller has said all. A failure
+/// is told when what came before it has been taken.
+pub(super) async fn next_arrived<T>(
+    messages: &mut Streaming<T>,
+    rows_max: usize,
+    failed: &mut Option<Status>,
+) -> Result<Vec<T>, Status> {
+    if let Some(status) = failed.take() {
+        return Err(status);
+    }
+    let Some(first) = next(messages).await? else { return Ok(Vec::new()) };
+    let mut arrived = vec![first];
+    while arrived.len() < rows_max
+        && let Some(more) = now_or_never(next(messages)).await
+    {
+        match more {
+            Ok(Some(message)) => arrived.push(message),
+            // Asked again it says the same.
+            Ok(None) => break,
+            Err(status) => {
+                *failed = Some(status);
+                break;
+            }
+        }
+    }
+    Ok(arrived)
+}
+
+/// What a future gives at once, if it does.
+async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
 /// What the task that reads a stream holds.
 pub(super) struct Intake {
     pub(super) caller: CallerId,

@@ -12,21 +12,24 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::columns::ColumnAnswers;
 use super::form::{self, Refused};
-use super::stream::{Answers, Intake, next, open};
+use super::stream::{Answers, Intake, next_arrived, open};
 use super::{Service, refused, wire_reason, wire_state};
 use crate::owner::{Input, Transfer};
+
+/// Messages of a stream are handed on together, so many at most: what has arrived makes a batch, and nothing is waited for.
+const ROWS_TAKEN_MAX: usize = 1_024;
 
 /// The ids of a stream's unanswered transfers, by tag; an answer takes its id out.
 #[derive(Default)]
 struct Unanswered {
-    ids: Vec<Box<str>>,
+    ids: Vec<String>,
     free: Vec<usize>,
     /// Why rows were refused for their form.
     messages: std::collections::HashMap<usize, String>,
 }
 
 impl Unanswered {
-    fn insert(&mut self, id: Box<str>) -> usize {
+    fn insert(&mut self, id: String) -> usize {
         if let Some(tag) = self.free.pop() {
             self.ids[tag] = id;
             return tag;
@@ -37,7 +40,7 @@ impl Unanswered {
 
     fn take(&mut self, tag: usize) -> (String, Option<String>) {
         self.free.push(tag);
-        (std::mem::take(&mut self.ids[tag]).into_string(), self.messages.remove(&tag))
+        (std::mem::take(&mut self.ids[tag]), self.messages.remove(&tag))
     }
 }
 
@@ -153,6 +156,28 @@ impl TransferService for Service {
     }
 }
 
+/// One message of a stream: the transfer, or `None` if its form is refused, which is then answered.
+fn take_row(request: v1::TransferRequest, intake: &Intake, unanswered: &mut Unanswered) -> Option<Transfer> {
+    let waiter = Waiter { caller: intake.caller, tag: 0, wait: form::wait(request.wait()) };
+    let parsed = parse(&request, waiter);
+    let tag = unanswered.insert(request.transaction_id);
+    match parsed {
+        Ok(mut transfer) => {
+            transfer.waiter.tag = tag as u64;
+            Some(transfer)
+        }
+        Err((reason, message)) => {
+            unanswered.messages.insert(tag, message);
+            let standing = Standing::Refused(reason);
+            let (caller, tag, epoch) = (intake.caller, tag as u64, Epoch(0));
+            let refusal = Answered { caller, tag, epoch, sequence: 0, standing, completed: false };
+            // The caller may be gone already.
+            let _ = intake.refusals.send(vec![refusal]);
+            None
+        }
+    }
+}
+
 impl Service {
     async fn read_transfers(
         &self,
@@ -160,26 +185,21 @@ impl Service {
         intake: &Intake,
         unanswered: &Mutex<Unanswered>,
     ) -> Result<(), Status> {
-        while let Some(request) = next(&mut messages).await? {
-            if !intake.room_for(1).await {
+        let mut failed = None;
+        loop {
+            let arrived = next_arrived(&mut messages, ROWS_TAKEN_MAX, &mut failed).await?;
+            if arrived.is_empty() {
+                break;
+            }
+            if !intake.room_for(arrived.len()).await {
                 return Ok(());
             }
-            let wait = form::wait(request.wait());
-            let tag = {
+            let transfers: Vec<Transfer> = {
                 let mut unanswered = unanswered.lock().expect("no panic while it is held");
-                unanswered.insert(request.transaction_id.as_str().into())
+                arrived.into_iter().filter_map(|request| take_row(request, intake, &mut unanswered)).collect()
             };
-            let waiter = Waiter { caller: intake.caller, tag: tag as u64, wait };
-            match parse(&request, waiter) {
-                Ok(transfer) => self.mailbox.request(Input::Transfer(Box::new(transfer))).await?,
-                Err((reason, message)) => {
-                    unanswered.lock().expect("no panic while it is held").messages.insert(tag, message);
-                    let standing = Standing::Refused(reason);
-                    let (caller, tag, epoch) = (intake.caller, tag as u64, Epoch(0));
-                    let refusal = Answered { caller, tag, epoch, sequence: 0, standing, completed: false };
-                    // The caller may be gone already.
-                    let _ = intake.refusals.send(vec![refusal]);
-                }
+            if !transfers.is_empty() {
+                self.mailbox.request(Input::Transfers(transfers)).await?;
             }
         }
         intake.all_answered().await;

@@ -6,7 +6,7 @@ use escrow_proto::v1;
 use escrow_replica::Replica;
 use escrow_service::{not_leader, unknown_outcome};
 use escrow_tcc::content::Leg;
-use escrow_tcc::driver::{Answered, CallKind, CallerId, Wait, Waiter};
+use escrow_tcc::driver::{Answered, CallKind, CallerId, TransferRequest, Wait, Waiter};
 use escrow_tcc::machine::Names;
 use escrow_types::{AccountKey, Amount, Currency, Epoch, Millis, ParticipantId, Sequence, TransactionKey};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,6 +23,8 @@ pub(crate) enum Input {
     Unregister(CallerId),
     /// One transfer.
     Transfer(Box<Transfer>),
+    /// Transfers of a stream, as many as had arrived.
+    Transfers(Vec<Transfer>),
     /// Rows of transfers; columns are of equal length, the currency is valid.
     Columns(CallerId, Currency, Wait, Box<v1::TransferColumnsRequest>),
     /// A transaction of several legs.
@@ -58,6 +60,21 @@ pub(crate) struct Transfer {
     pub(crate) waiter: Waiter,
     /// For unary calls: where the one answer goes; the waiter's tag is then given by the owner.
     pub(crate) reply: Option<Reply>,
+}
+
+impl Transfer {
+    /// As the driver takes it.
+    pub(super) fn request(&self) -> TransferRequest<'_> {
+        TransferRequest {
+            key: self.key,
+            from: self.from,
+            to: self.to,
+            amount: self.amount,
+            currency: self.currency,
+            timeout_ms: self.timeout_ms,
+            names: self.names.as_deref(),
+        }
+    }
 }
 
 /// A transaction of several legs, checked for form.

@@ -24,6 +24,17 @@ impl Owner {
             Input::Register(caller, sink) => self.callers.register(caller, sink),
             Input::Unregister(caller) => self.callers.unregister(caller),
             Input::Transfer(transfer) => self.transfer(*transfer),
+            Input::Transfers(transfers) => {
+                let rows = transfers.len();
+                for (row, transfer) in transfers.iter().enumerate() {
+                    if row % LOOK_AHEAD_ROWS == 0 {
+                        let ahead = transfers[row..].iter().take(LOOK_AHEAD_ROWS);
+                        self.driver.look_ahead(ahead.map(|transfer| transfer.key));
+                    }
+                    self.submit(self.now(), &transfer.request(), transfer.waiter);
+                }
+                return rows;
+            }
             Input::Columns(caller, currency, wait, columns) => {
                 let (rows, now) = (columns.amount.len(), self.now());
                 for row in 0..rows {
@@ -91,21 +102,13 @@ impl Owner {
         }]);
     }
 
-    fn transfer(&mut self, transfer: Transfer) {
+    fn transfer(&mut self, mut transfer: Transfer) {
         let mut waiter = transfer.waiter;
-        if let Some(reply) = transfer.reply {
+        if let Some(reply) = transfer.reply.take() {
             waiter.caller = UNARY;
             waiter.tag = self.callers.expect(reply);
         }
-        let request = TransferRequest {
-            key: transfer.key,
-            from: transfer.from,
-            to: transfer.to,
-            amount: transfer.amount,
-            currency: transfer.currency,
-            timeout_ms: transfer.timeout_ms,
-            names: transfer.names.as_deref(),
-        };
+        let request = transfer.request();
         self.submit(self.now(), &request, waiter);
     }
 
