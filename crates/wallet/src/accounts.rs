@@ -3,6 +3,8 @@
 use escrow_types::{AccountId, AccountKey};
 use hashbrown::HashTable;
 
+use crate::chunks::{Chunks, rows_of};
+
 /// One account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
@@ -11,7 +13,6 @@ pub(crate) struct Account {
     pub(crate) frozen: bool,
     /// The first of its balances; each names the next.
     pub(crate) first_row: u32,
-    pub(crate) dirty: bool,
 }
 
 /// All accounts of a shard.
@@ -19,7 +20,7 @@ pub(crate) struct Account {
 pub(crate) struct Accounts {
     rows: Vec<Account>,
     index: HashTable<u32>,
-    dirty: Vec<u32>,
+    pub(crate) chunks: Chunks<Vec<Account>>,
 }
 
 const fn hash(key: AccountKey) -> u64 {
@@ -39,6 +40,7 @@ impl Accounts {
         let place = u32::try_from(self.rows.len()).expect("the place of an account has 32 bits");
         let rows = &self.rows;
         self.index.insert_unique(hash(account.key), place, |&place| hash(rows[place as usize].key));
+        self.chunks.change(place, |chunk| copy(rows, chunk));
         self.rows.push(account);
         place
     }
@@ -49,30 +51,22 @@ impl Accounts {
 
     /// To change it: it is part of the next checkpoint.
     pub(crate) fn change(&mut self, place: u32) -> &mut Account {
-        let account = &mut self.rows[place as usize];
-        if !account.dirty {
-            account.dirty = true;
-            self.dirty.push(place);
-        }
-        account
+        let rows = &self.rows;
+        self.chunks.change(place, |chunk| copy(rows, chunk));
+        &mut self.rows[place as usize]
     }
 
     pub(crate) fn rows(&self) -> &[Account] {
         &self.rows
     }
 
-    pub(crate) const fn has_changes(&self) -> bool {
-        !self.dirty.is_empty()
+    /// Copies of what changed, by chunk: see [`Chunks::step`].
+    pub(crate) fn copy_changes(&mut self, chunks_max: usize) -> Vec<(u32, Vec<Account>)> {
+        let rows = &self.rows;
+        self.chunks.step(chunks_max, |chunk| copy(rows, chunk))
     }
+}
 
-    /// Copies of the accounts that changed, with their places, and begins anew.
-    pub(crate) fn take_dirty(&mut self) -> Vec<(u32, Account)> {
-        let places = std::mem::take(&mut self.dirty);
-        let copy = |place: u32| {
-            let account = &mut self.rows[place as usize];
-            account.dirty = false;
-            (place, account.clone())
-        };
-        places.into_iter().map(copy).collect()
-    }
+fn copy(rows: &[Account], chunk: u32) -> Vec<Account> {
+    rows[rows_of(chunk, rows.len())].to_vec()
 }

@@ -8,6 +8,8 @@ use escrow_types::codec::{Malformed, Put as _, Take};
 use escrow_types::{AccountKey, Amount, Currency, Reason};
 use hashbrown::HashTable;
 
+use crate::chunks::{Chunks, rows_of};
+
 /// How far a balance may go below zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overdraft {
@@ -77,8 +79,6 @@ pub(crate) struct Balance {
     policy: u8,
     /// A copy of the account's flag, so that a leg touches one row only.
     pub(crate) frozen: bool,
-    /// Changed since the last checkpoint.
-    pub(crate) dirty: bool,
 }
 
 const _: () = assert!(size_of::<Balance>() == 64, "a balance is one cache line");
@@ -87,8 +87,8 @@ impl Balance {
     pub(crate) fn new(key: AccountKey, account: u32, currency: Currency, overdraft: Overdraft) -> Self {
         let (policy, limit) = overdraft.to_numbers();
         let (posted, reserved, incoming) = (0, 0, 0);
-        let (next, frozen, dirty) = (NO_ROW, false, false);
-        Self { key, posted, reserved, incoming, limit, account, next, currency, policy, frozen, dirty }
+        let (next, frozen) = (NO_ROW, false);
+        Self { key, posted, reserved, incoming, limit, account, next, currency, policy, frozen }
     }
 
     pub(crate) fn overdraft(&self) -> Overdraft {
@@ -178,7 +178,7 @@ impl Balance {
 pub(crate) struct Balances {
     rows: Vec<Balance>,
     index: HashTable<u32>,
-    dirty: Vec<u32>,
+    pub(crate) chunks: Chunks<Vec<Balance>>,
 }
 
 /// A fixed hash: two rounds of multiply and fold. Keys are UUIDs or hashes already; the order of the index is never seen.
@@ -210,6 +210,7 @@ impl Balances {
         let rows = &self.rows;
         let rehash = |&row: &u32| hash(rows[row as usize].key, rows[row as usize].currency.numeric());
         self.index.insert_unique(hash(balance.key, balance.currency.numeric()), row, rehash);
+        self.chunks.change(row, |chunk| copy(rows, chunk));
         self.rows.push(balance);
         row
     }
@@ -222,32 +223,24 @@ impl Balances {
     /// To change it: it is part of the next checkpoint.
     #[inline]
     pub(crate) fn change(&mut self, row: u32) -> &mut Balance {
-        let balance = &mut self.rows[row as usize];
-        if !balance.dirty {
-            balance.dirty = true;
-            self.dirty.push(row);
-        }
-        balance
+        let rows = &self.rows;
+        self.chunks.change(row, |chunk| copy(rows, chunk));
+        &mut self.rows[row as usize]
     }
 
     pub(crate) fn rows(&self) -> &[Balance] {
         &self.rows
     }
 
-    pub(crate) const fn has_changes(&self) -> bool {
-        !self.dirty.is_empty()
+    /// Copies of what changed, by chunk: see [`Chunks::step`].
+    pub(crate) fn copy_changes(&mut self, chunks_max: usize) -> Vec<(u32, Vec<Balance>)> {
+        let rows = &self.rows;
+        self.chunks.step(chunks_max, |chunk| copy(rows, chunk))
     }
+}
 
-    /// Copies of the rows that changed, with their numbers, and begins anew.
-    pub(crate) fn take_dirty(&mut self) -> Vec<(u32, Balance)> {
-        let rows = std::mem::take(&mut self.dirty);
-        let copy = |row: u32| {
-            let balance = &mut self.rows[row as usize];
-            balance.dirty = false;
-            (row, *balance)
-        };
-        rows.into_iter().map(copy).collect()
-    }
+fn copy(rows: &[Balance], chunk: u32) -> Vec<Balance> {
+    rows[rows_of(chunk, rows.len())].to_vec()
 }
 
 #[cfg(test)]

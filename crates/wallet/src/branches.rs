@@ -3,11 +3,15 @@
 
 use escrow_types::{Amount, Millis, Xid};
 
+use crate::chunks::{CHUNK_ROWS, Chunks, rows_of};
 use crate::slot::PLACES_MAX;
 
 /// The end of a list.
 const NONE: u32 = u32::MAX;
 const CREDIT: u32 = 1 << 31;
+
+/// Chunks have numbers below this: there are no more places.
+const NUMBERS_MAX: u32 = PLACES_MAX / CHUNK_ROWS as u32;
 
 /// One reserved branch; also a free place, which has no legs and whose `first_leg` names the next free one.
 #[derive(Debug, Clone, Copy)]
@@ -15,9 +19,7 @@ pub(crate) struct Branch {
     pub(crate) xid: Xid,
     pub(crate) deadline_ms: Millis,
     first_leg: u32,
-    legs: u8,
-    /// Whether the last checkpoint has it, so that its end must be written too.
-    pub(crate) in_view: bool,
+    pub(crate) legs: u8,
 }
 
 /// One leg of a reserved branch: 16 bytes.
@@ -53,16 +55,23 @@ pub(crate) struct Branches {
     free_branch: u32,
     free_leg: u32,
     live: usize,
-    /// Ended since the last checkpoint, and part of it.
-    ended: Vec<Xid>,
-    /// Some live branch may not be part of the last checkpoint.
-    has_new: bool,
+    pub(crate) chunks: Chunks<HeldCopy>,
+    /// The numbers under which the view had the first chunks when it was read: it lacks those without branches.
+    numbers: Vec<u32>,
+}
+
+/// A copy of the live branches of a chunk.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HeldCopy {
+    pub(crate) branches: Vec<Branch>,
+    /// Those of the branches, one after the other.
+    pub(crate) legs: Vec<Leg>,
 }
 
 impl Default for Branches {
     fn default() -> Self {
-        let (rows, legs, ended) = (Vec::new(), Vec::new(), Vec::new());
-        Self { rows, legs, free_branch: NONE, free_leg: NONE, live: 0, ended, has_new: false }
+        let (rows, legs, chunks, numbers) = (Vec::new(), Vec::new(), Chunks::default(), Vec::new());
+        Self { rows, legs, free_branch: NONE, free_leg: NONE, live: 0, chunks, numbers }
     }
 }
 
@@ -105,16 +114,17 @@ impl Branches {
     #[inline]
     pub(crate) fn insert(&mut self, xid: Xid, deadline_ms: Millis, chain: Chain) -> u32 {
         assert!(chain.count > 0, "a branch has legs");
-        let branch = Branch { xid, deadline_ms, first_leg: chain.first, legs: chain.count, in_view: false };
+        let branch = Branch { xid, deadline_ms, first_leg: chain.first, legs: chain.count };
         self.live += 1;
-        self.has_new = true;
         if self.free_branch == NONE {
             let place = self.rows.len() as u32;
             assert!(place < PLACES_MAX, "the place of a branch has 31 bits");
+            self.change(place);
             self.rows.push(branch);
             place
         } else {
             let place = self.free_branch;
+            self.change(place);
             self.free_branch = self.rows[place as usize].first_leg;
             self.rows[place as usize] = branch;
             place
@@ -132,6 +142,7 @@ impl Branches {
     /// Frees a branch whose legs were dealt with.
     #[inline]
     pub(crate) fn remove(&mut self, place: u32) {
+        self.change(place);
         let branch = self.rows[place as usize];
         assert!(branch.legs > 0, "only a live branch ends");
         let mut last = branch.first_leg;
@@ -140,9 +151,6 @@ impl Branches {
         }
         self.legs[last as usize].next = self.free_leg;
         self.free_leg = branch.first_leg;
-        if branch.in_view {
-            self.ended.push(branch.xid);
-        }
         self.rows[place as usize].legs = 0;
         self.rows[place as usize].first_leg = self.free_branch;
         self.free_branch = place;
@@ -163,22 +171,12 @@ impl Branches {
     /// The legs of a branch, in the order of its Try.
     #[inline]
     pub(crate) fn legs(&self, place: u32) -> impl Iterator<Item = Leg> + '_ {
-        self.chain(self.get(place).first_leg)
+        chain(&self.legs, self.get(place).first_leg)
     }
 
     /// The legs of a chain.
-    pub(crate) fn chain_legs(&self, chain: Chain) -> impl Iterator<Item = Leg> + '_ {
-        self.chain(chain.first)
-    }
-
-    #[inline]
-    fn chain(&self, first: u32) -> impl Iterator<Item = Leg> + '_ {
-        let mut next = first;
-        std::iter::from_fn(move || {
-            let leg = *self.legs.get(next as usize)?;
-            next = leg.next;
-            Some(leg)
-        })
+    pub(crate) fn chain_legs(&self, of: Chain) -> impl Iterator<Item = Leg> + '_ {
+        chain(&self.legs, of.first)
     }
 
     /// How many are held.
@@ -191,24 +189,90 @@ impl Branches {
         self.rows.iter().enumerate().filter(|(_, branch)| branch.legs > 0).map(|(place, _)| place as u32)
     }
 
-    pub(crate) fn has_changes(&self) -> bool {
-        !self.ended.is_empty() || self.has_new
+    /// To be called before a branch is put in a place or taken from it: it is part of the next checkpoint.
+    #[inline]
+    fn change(&mut self, place: u32) {
+        let Self { rows, legs, chunks, .. } = self;
+        chunks.change(place, |chunk| copy(rows, legs, chunk));
     }
 
-    /// The branches that ended since the last checkpoint, and the places of those that it does not have.
-    pub(crate) fn take_dirty(&mut self) -> (Vec<Xid>, Vec<u32>) {
-        let mut new = Vec::new();
-        if self.has_new {
-            for (place, branch) in self.rows.iter_mut().enumerate() {
-                if branch.legs > 0 && !branch.in_view {
-                    branch.in_view = true;
-                    new.push(place as u32);
-                }
-            }
-            self.has_new = false;
+    /// Copies of what changed, by chunk: see [`Chunks::step`].
+    pub(crate) fn copy_changes(&mut self, chunks_max: usize) -> Vec<(u32, HeldCopy)> {
+        let Self { rows, legs, chunks, .. } = self;
+        let mut copies = chunks.step(chunks_max, |chunk| copy(rows, legs, chunk));
+        for (chunk, _) in &mut copies {
+            *chunk = self.number(*chunk);
         }
-        (std::mem::take(&mut self.ended), new)
+        copies
     }
+
+    /// The number of a chunk in the view: of those that were read, theirs; of later ones, the lowest that are not taken.
+    fn number(&self, chunk: u32) -> u32 {
+        let Some(later) = (chunk as usize).checked_sub(self.numbers.len()) else {
+            return self.numbers[chunk as usize];
+        };
+        let (mut low, mut high) = (0, self.numbers.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            // So many numbers below this one are not taken.
+            if self.numbers[middle] as usize - middle > later {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        (later + low) as u32
+    }
+
+    /// While a view is read: the branches of a chunk follow, in a chunk of this table that is still empty. Says no to
+    /// numbers that do not rise, or are too large.
+    #[must_use]
+    pub(crate) fn restore_chunk(&mut self, number: u32) -> bool {
+        let rises = self.numbers.last().is_none_or(|&last| number > last);
+        if !rises || number >= NUMBERS_MAX {
+            return false;
+        }
+        self.end_chunk();
+        self.numbers.push(number);
+        true
+    }
+
+    /// While a view is read: makes a branch of a chain, after those that are there.
+    pub(crate) fn restore(&mut self, xid: Xid, deadline_ms: Millis, chain: Chain) -> u32 {
+        let place = self.rows.len() as u32;
+        assert!(place < self.numbers.len() as u32 * CHUNK_ROWS as u32, "a chunk has a limit");
+        self.rows.push(Branch { xid, deadline_ms, first_leg: chain.first, legs: chain.count });
+        self.live += 1;
+        place
+    }
+
+    /// While a view is read: what the last chunk has no branches for is free.
+    pub(crate) fn end_chunk(&mut self) {
+        let end = self.numbers.len() * CHUNK_ROWS;
+        for place in self.rows.len()..end {
+            let free = Branch { xid: Xid::default(), deadline_ms: 0, first_leg: self.free_branch, legs: 0 };
+            self.rows.push(free);
+            self.free_branch = place as u32;
+        }
+    }
+}
+
+fn chain(legs: &[Leg], first: u32) -> impl Iterator<Item = Leg> + '_ {
+    let mut next = first;
+    std::iter::from_fn(move || {
+        let leg = *legs.get(next as usize)?;
+        next = leg.next;
+        Some(leg)
+    })
+}
+
+fn copy(rows: &[Branch], legs: &[Leg], chunk: u32) -> HeldCopy {
+    let mut copy = HeldCopy::default();
+    for branch in rows[rows_of(chunk, rows.len())].iter().filter(|branch| branch.legs > 0) {
+        copy.branches.push(*branch);
+        copy.legs.extend(chain(legs, branch.first_leg));
+    }
+    copy
 }
 
 #[cfg(test)]
@@ -242,13 +306,32 @@ mod tests {
     }
 
     #[test]
-    fn only_the_ends_of_written_branches_are_written() {
+    fn chunks_that_were_read_keep_their_numbers_and_later_ones_take_the_gaps() {
         let mut branches = Branches::default();
-        let (first, second) = (insert(&mut branches, 1, 1), insert(&mut branches, 2, 1));
-        branches.remove(second);
-        assert_eq!(branches.take_dirty(), (vec![], vec![first]));
-        assert!(!branches.has_changes());
-        branches.remove(first);
-        assert_eq!(branches.take_dirty().0, [Xid { sequence: 1, ..Xid::default() }]);
+        for number in [1, 2, 5] {
+            assert!(branches.restore_chunk(number));
+        }
+        assert!(
+            !branches.restore_chunk(5) && !branches.restore_chunk(4) && !branches.restore_chunk(NUMBERS_MAX)
+        );
+        let numbers: Vec<u32> = (0..8).map(|chunk| branches.number(chunk)).collect();
+        assert_eq!(numbers, [1, 2, 5, 0, 3, 4, 6, 7]);
+    }
+
+    #[test]
+    fn a_copy_has_what_was_held_when_the_checkpoint_began() {
+        let mut branches = Branches::default();
+        let sequences = |copies: Vec<(u32, HeldCopy)>| -> Vec<(u32, Vec<u64>)> {
+            let of = |copy: HeldCopy| copy.branches.iter().map(|branch| branch.xid.sequence).collect();
+            copies.into_iter().map(|(chunk, copy)| (chunk, of(copy))).collect()
+        };
+        let places: Vec<u32> = (0..65).map(|sequence| insert(&mut branches, sequence, 1)).collect();
+        branches.chunks.begin();
+        branches.remove(places[64]);
+        insert(&mut branches, 100, 2);
+        let all: Vec<u64> = (0..64).collect();
+        assert_eq!(sequences(branches.copy_changes(9)), [(1, vec![64]), (0, all)]);
+        branches.chunks.begin();
+        assert_eq!(sequences(branches.copy_changes(9)), [(1, vec![100])]);
     }
 }

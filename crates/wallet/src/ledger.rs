@@ -171,7 +171,7 @@ impl Ledger {
             Some(place) => place,
             None => {
                 let (id, first_row) = (row.id.clone(), NO_ROW);
-                self.accounts.push(Account { id, key, frozen: false, first_row, dirty: false })
+                self.accounts.push(Account { id, key, frozen: false, first_row })
             }
         };
         if let Some(existing) = self.balances.find(key, row.currency.numeric()) {
@@ -215,7 +215,15 @@ impl Ledger {
         true
     }
 
-    pub(crate) fn has_changes(&self) -> bool {
-        self.accounts.has_changes() || self.balances.has_changes() || self.branches.has_changes()
+    /// Whether anything changed since the newest checkpoint began.
+    pub(crate) const fn has_changes(&self) -> bool {
+        let Self { accounts, balances, branches, .. } = self;
+        accounts.chunks.has_changes() || balances.chunks.has_changes() || branches.chunks.has_changes()
+    }
+
+    /// Whether everything of the checkpoint at hand was copied.
+    pub(crate) const fn is_copied(&self) -> bool {
+        let Self { accounts, balances, branches, .. } = self;
+        accounts.chunks.is_copied() && balances.chunks.is_copied() && branches.chunks.is_copied()
     }
 }

@@ -10,6 +10,7 @@
 //! - [`wallet`]: the state machine, `apply`; `trying`, `ending`, `epochs`: its transitions
 //! - `ledger` over `accounts`, `balances`, `branches`: the money
 //! - `partition`, `slot`: which branches were seen, and how they ended
+//! - `chunks`: what changed since the last checkpoint, copied in steps
 //! - [`query`]: what can be asked of it; [`digest`]: whether two wallets are equal
 //! - [`view`]: the state as records of a key-value store, for checkpoints
 //!
@@ -32,6 +33,7 @@ mod accounts;
 mod balances;
 mod branches;
 mod canaries;
+mod chunks;
 mod ending;
 mod epochs;
 #[cfg(test)]

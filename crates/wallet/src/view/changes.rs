@@ -1,16 +1,16 @@
-//! What changed since the last checkpoint: copied by the owner, encoded by whoever writes it.
+//! What changed since the last checkpoint: copied by the owner, in steps; encoded by whoever writes it.
 
-use escrow_types::{Epoch, Millis, Partition, Sequence, Xid};
+use std::collections::VecDeque;
 
-use super::account::AccountRecord;
-use super::balance::BalanceRecord;
+use escrow_types::{Epoch, Millis, Partition, Sequence};
+
 use super::fences::{self, CHUNK_SLOTS};
 use super::meta::MetaRecord;
 use super::partition::PartitionRecord;
-use super::reservation::{self, ReservationRecord};
+use super::{account, balance, reservation};
 use crate::accounts::Account;
 use crate::balances::Balance;
-use crate::branches::Leg;
+use crate::branches::HeldCopy;
 use crate::partition::PartitionState;
 use crate::slot::Slot;
 use crate::wallet::Wallet;
@@ -18,17 +18,17 @@ use crate::wallet::Wallet;
 /// A key, and its new value or `None` if it is deleted.
 pub type Record = (Vec<u8>, Option<Vec<u8>>);
 
-/// A copy of what changed. To be written as one atomic batch, or not at all; a copy that is dropped is lost, and only
-/// a checkpoint of the whole state makes up for it.
+/// A copy of what changed, or of a part of it. All parts of a checkpoint are to be written as one, or none of them; a
+/// copy that is dropped is lost, and only a checkpoint of the whole state makes up for it.
 #[derive(Debug)]
 #[must_use = "what was taken is not given again"]
 pub struct Changes {
-    time_ms: Millis,
-    accounts: Vec<(u32, Account)>,
-    balances: Vec<(u32, Balance)>,
+    /// In the first part.
+    time_ms: Option<Millis>,
     partitions: Vec<PartitionCopy>,
-    ended: Vec<Xid>,
-    reserved: Vec<(Xid, Millis, Vec<Leg>)>,
+    accounts: Vec<(u32, Vec<Account>)>,
+    balances: Vec<(u32, Vec<Balance>)>,
+    reserved: Vec<(u32, HeldCopy)>,
 }
 
 #[derive(Debug)]
@@ -49,28 +49,48 @@ impl Wallet {
         self.ledger.has_changes() || self.partitions.values().any(|state| state.dirty)
     }
 
-    /// Copies what changed since the last time, and begins anew. Costs a copy of the rows that changed, of the windows
-    /// that changed, and a pass over the reservations that are held.
-    pub fn take_changes(&mut self) -> Changes {
-        let (ended, new) = self.ledger.branches.take_dirty();
-        let branches = &self.ledger.branches;
-        let reserved = new.into_iter().map(|place| {
-            let branch = branches.get(place);
-            (branch.xid, branch.deadline_ms, branches.legs(place).collect())
-        });
+    /// A checkpoint begins, of the state as it is now: gives its first part, with clocks and fences. The others follow by
+    /// [`Wallet::copy_changes`], and commands may be applied between them. Costs a copy of the windows that changed, and
+    /// a byte for each chunk of the tables. The checkpoint before must have been copied.
+    pub fn begin_changes(&mut self) -> Changes {
+        self.ledger.accounts.chunks.begin();
+        self.ledger.balances.chunks.begin();
+        self.ledger.branches.chunks.begin();
+        let dirty = self.partitions.iter_mut().filter(|(_, state)| state.dirty);
         Changes {
-            time_ms: self.time_ms,
-            reserved: reserved.collect(),
-            ended,
-            accounts: self.ledger.accounts.take_dirty(),
-            balances: self.ledger.balances.take_dirty(),
-            partitions: self
-                .partitions
-                .iter_mut()
-                .filter(|(_, state)| state.dirty)
-                .map(|(&partition, state)| PartitionCopy::take(partition, state))
-                .collect(),
+            time_ms: Some(self.time_ms),
+            partitions: dirty.map(|(&partition, state)| PartitionCopy::take(partition, state)).collect(),
+            accounts: Vec::new(),
+            balances: Vec::new(),
+            reserved: Vec::new(),
         }
+    }
+
+    /// The next part of the checkpoint that has begun, with at least so many chunks of 64 rows if there are that many;
+    /// `None` if it was the last. Commands that were applied meanwhile may have made it larger: each copies what it is
+    /// the first to change.
+    pub fn copy_changes(&mut self, chunks: usize) -> Option<Changes> {
+        if self.ledger.is_copied() {
+            return None;
+        }
+        let mut left = chunks;
+        let accounts = self.ledger.accounts.copy_changes(left);
+        left = left.saturating_sub(accounts.len());
+        let balances = self.ledger.balances.copy_changes(left);
+        left = left.saturating_sub(balances.len());
+        let reserved = self.ledger.branches.copy_changes(left);
+        Some(Changes { time_ms: None, partitions: Vec::new(), accounts, balances, reserved })
+    }
+
+    /// A checkpoint in one go: both of the above, for a state that is at rest.
+    pub fn take_changes(&mut self) -> Changes {
+        let mut all = self.begin_changes();
+        while let Some(part) = self.copy_changes(usize::MAX) {
+            all.accounts.extend(part.accounts);
+            all.balances.extend(part.balances);
+            all.reserved.extend(part.reserved);
+        }
+        all
     }
 }
 
@@ -90,7 +110,7 @@ impl PartitionCopy {
                 .iter()
                 .map(|(&(epoch, sequence), slot)| (epoch, sequence, slot.to_byte()))
                 .collect(),
-            slots: state.window.iter().copied().collect(),
+            slots: copy_of(&state.window),
             chunks,
             chunks_before: std::mem::replace(&mut state.chunks_in_view, chunks),
         }
@@ -127,34 +147,24 @@ impl PartitionCopy {
     }
 }
 
+/// Two copies of memory, however long the window.
+fn copy_of(window: &VecDeque<Slot>) -> Vec<Slot> {
+    let (front, back) = window.as_slices();
+    [front, back].concat()
+}
+
 impl Changes {
-    /// Keys and values to put and to delete, each key at most once.
+    /// Keys and values to put and to delete, each key at most once in a checkpoint.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
-        let meta = std::iter::once((MetaRecord::key(), Some(MetaRecord { time_ms: self.time_ms }.value())));
-        let accounts = self.accounts.iter().map(|(place, account)| {
-            let record = AccountRecord { place: *place, id: account.id.clone(), frozen: account.frozen };
-            (record.key(), Some(record.value()))
-        });
-        let balances = self.balances.iter().map(|(row, balance)| {
-            let record = BalanceRecord {
-                row: *row,
-                account: balance.account,
-                currency: balance.currency,
-                overdraft: balance.overdraft(),
-                posted: balance.posted,
-                reserved: balance.reserved,
-                incoming: balance.incoming,
-            };
-            (record.key(), Some(record.value()))
-        });
+        let meta = self.time_ms.map(|time_ms| (MetaRecord::key(), Some(MetaRecord { time_ms }.value())));
+        let accounts =
+            self.accounts.iter().map(|(chunk, rows)| (account::key(*chunk), Some(account::value(rows))));
+        let balances =
+            self.balances.iter().map(|(chunk, rows)| (balance::key(*chunk), Some(balance::value(rows))));
         let partitions =
             self.partitions.iter().flat_map(|copy| std::iter::once(copy.record()).chain(copy.chunks()));
-        let ended = self.ended.iter().map(|&xid| (reservation::key(xid), None));
-        let reserved = self.reserved.iter().map(|(xid, deadline_ms, legs)| {
-            let legs = legs.iter().map(|leg| (leg.row(), leg.is_credit(), leg.amount)).collect();
-            let record = ReservationRecord { xid: *xid, deadline_ms: *deadline_ms, legs };
-            (reservation::key(*xid), Some(record.value()))
-        });
-        meta.chain(accounts).chain(balances).chain(partitions).chain(ended).chain(reserved)
+        let reserved =
+            self.reserved.iter().map(|(chunk, copy)| (reservation::key(*chunk), reservation::value(copy)));
+        meta.into_iter().chain(accounts).chain(balances).chain(partitions).chain(reserved)
     }
 }

@@ -4,7 +4,8 @@ use escrow_types::Millis;
 use escrow_types::codec::{Malformed, Put as _, Take};
 
 pub(super) const LETTER: u8 = b'm';
-const VERSION: u32 = 1;
+/// 1 had a record for each account, balance and reservation.
+const VERSION: u32 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MetaRecord {
@@ -41,6 +42,6 @@ mod tests {
     #[test]
     fn bytes() {
         let record = MetaRecord { time_ms: 7 };
-        super::super::check_record(&record, &MetaRecord::key(), &record.value(), MetaRecord::decode);
+        super::super::check_record(&record, &MetaRecord::key(), &record.value(), &[], MetaRecord::decode);
     }
 }

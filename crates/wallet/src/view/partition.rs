@@ -60,7 +60,7 @@ mod tests {
         let mut record =
             PartitionRecord { partition: Partition(1), epoch: Epoch(2), base: 3, stragglers: vec![] };
         assert_eq!(record.key(), b"p\x00\x01");
-        super::super::check_record(&record, &record.key(), &record.value(), PartitionRecord::decode);
+        super::super::check_record(&record, &record.key(), &record.value(), &[], PartitionRecord::decode);
         record.stragglers = vec![(Epoch(1), u64::MAX, 0xFF)];
         let value = record.value();
         assert_eq!(PartitionRecord::decode(&record.key()[1..], &value), Ok(record.clone()));

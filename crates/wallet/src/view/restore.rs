@@ -5,112 +5,148 @@ use std::collections::BTreeMap;
 use escrow_types::codec::Malformed;
 use escrow_types::{Amount, Partition};
 
-use super::account::{self, AccountRecord};
-use super::balance::{self, BalanceRecord};
+use super::account::{self, AccountsRecord};
+use super::balance::{self, BalanceRecord, BalancesRecord};
 use super::fences::{self, CHUNK_SLOTS, FencesRecord};
 use super::meta::{self, MetaRecord};
 use super::partition::{self, PartitionRecord};
-use super::reservation::{self, ReservationRecord};
+use super::reservation::{self, ReservationRecord, ReservationsRecord};
 use crate::accounts::Account;
 use crate::balances::NO_ROW;
 use crate::branches::{Chain, Leg};
+use crate::chunks::CHUNK_ROWS;
 use crate::ledger::Ledger;
 use crate::partition::{PartitionState, Place, WINDOW_SLOTS_MAX};
 use crate::slot::{Slot, State};
 use crate::wallet::Wallet;
 
-/// All records by kind, in the order of their keys.
-#[derive(Default)]
-struct Records {
-    meta: Option<MetaRecord>,
-    accounts: Vec<AccountRecord>,
-    balances: Vec<BalanceRecord>,
-    fences: Vec<FencesRecord>,
-    partitions: Vec<PartitionRecord>,
-    reservations: Vec<ReservationRecord>,
-}
-
 impl Wallet {
-    /// The wallet whose changes, put into a store in their order, are these records, in any order. No records are the
-    /// empty wallet. Nothing of it counts as changed.
+    /// The wallet whose changes, put into a store in their order, are these records, in the order of their keys. No
+    /// records are the empty wallet. Nothing of it counts as changed. Beside the wallet only one record is held, and the
+    /// sums of what is reserved.
     pub fn from_view<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         records: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Wallet, Malformed> {
-        let mut read = Records::default();
+        let mut restoring = Restoring::default();
         for (key, value) in records {
-            read.add(key.as_ref(), value.as_ref())?;
+            restoring.add(key.as_ref(), value.as_ref())?;
         }
-        read.restore()
+        restoring.end()
     }
 }
 
-impl Records {
+/// A wallet of which a part was read. Accounts come before balances, fences and partitions before reservations; of each
+/// kind the chunks come in order.
+#[derive(Default)]
+struct Restoring {
+    ledger: Ledger,
+    /// What each balance is to hold, once all reservations were read: reserved and incoming.
+    sums: Vec<(u64, u64)>,
+    fences: Vec<FencesRecord>,
+    meta: Option<MetaRecord>,
+    records: Vec<PartitionRecord>,
+    /// Made of the two when the first reservation comes, or none.
+    partitions: Option<BTreeMap<Partition, PartitionState>>,
+}
+
+impl Restoring {
     fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), Malformed> {
         let (&letter, key) = key.split_first().ok_or(Malformed("an empty key"))?;
         match letter {
-            account::LETTER => self.accounts.push(AccountRecord::decode(key, value)?),
-            balance::LETTER => self.balances.push(BalanceRecord::decode(key, value)?),
+            account::LETTER => self.accounts(AccountsRecord::decode(key, value)?)?,
+            balance::LETTER => self.balances(&BalancesRecord::decode(key, value)?)?,
+            fences::LETTER | partition::LETTER if self.partitions.is_some() => {
+                return Err(Malformed("fences after a reservation"));
+            }
             fences::LETTER => self.fences.push(FencesRecord::decode(key, value)?),
             meta::LETTER => self.meta = Some(MetaRecord::decode(key, value)?),
-            partition::LETTER => self.partitions.push(PartitionRecord::decode(key, value)?),
-            reservation::LETTER => self.reservations.push(ReservationRecord::decode(key, value)?),
+            partition::LETTER => self.records.push(PartitionRecord::decode(key, value)?),
+            reservation::LETTER => self.reservations(&ReservationsRecord::decode(key, value)?)?,
             _ => return Err(Malformed("a key of an unknown kind")),
         }
         Ok(())
     }
 
-    fn restore(mut self) -> Result<Wallet, Malformed> {
-        let empty = self.accounts.is_empty() && self.partitions.is_empty();
-        let Some(meta) = self.meta else {
+    fn accounts(&mut self, record: AccountsRecord) -> Result<(), Malformed> {
+        let wrong = Malformed("an account is missing, or there twice");
+        if record.chunk as usize * CHUNK_ROWS != self.ledger.accounts.rows().len() {
+            return Err(wrong);
+        }
+        for (id, frozen) in record.accounts {
+            let key = id.key();
+            if self.ledger.accounts.find(key).is_some() {
+                return Err(wrong);
+            }
+            self.ledger.accounts.push(Account { id, key, frozen, first_row: NO_ROW });
+        }
+        Ok(())
+    }
+
+    fn balances(&mut self, record: &BalancesRecord) -> Result<(), Malformed> {
+        let wrong = Malformed("a balance is missing, or there twice");
+        if record.chunk as usize * CHUNK_ROWS != self.ledger.balances.rows().len() {
+            return Err(wrong);
+        }
+        for balance in &record.balances {
+            let &BalanceRecord { account, currency, overdraft, posted, reserved, incoming } = balance;
+            let found = self.ledger.accounts.rows().get(account as usize);
+            let key = found.ok_or(Malformed("a balance without its account"))?.key;
+            if self.ledger.balances.find(key, currency.numeric()).is_some() {
+                return Err(wrong);
+            }
+            let row = self.ledger.add_balance(account, currency, overdraft);
+            self.ledger.balances.change(row).posted = posted;
+            self.sums.push((reserved, incoming));
+        }
+        Ok(())
+    }
+
+    fn partitions(&mut self) -> Result<&mut BTreeMap<Partition, PartitionState>, Malformed> {
+        let made = if let Some(partitions) = self.partitions.take() {
+            partitions
+        } else {
+            self.fences.sort_by_key(|record| (record.partition, record.chunk));
+            restore_partitions(&self.records, &std::mem::take(&mut self.fences))?
+        };
+        Ok(self.partitions.insert(made))
+    }
+
+    fn reservations(&mut self, record: &ReservationsRecord) -> Result<(), Malformed> {
+        self.partitions()?;
+        let Self { ledger, partitions: Some(partitions), .. } = self else { unreachable!("just made") };
+        if !ledger.branches.restore_chunk(record.chunk) {
+            return Err(Malformed("reservations out of their place"));
+        }
+        record.reservations.iter().try_for_each(|record| restore_reservation(ledger, partitions, record))
+    }
+
+    fn end(mut self) -> Result<Wallet, Malformed> {
+        let partitions = std::mem::take(self.partitions()?);
+        let Self { mut ledger, sums, meta, .. } = self;
+        let empty = ledger.accounts.rows().is_empty() && partitions.is_empty();
+        let Some(meta) = meta else {
             return if empty {
                 Ok(Wallet::default())
             } else {
                 Err(Malformed("a view without its format version"))
             };
         };
-        self.accounts.sort_by_key(|record| record.place);
-        self.balances.sort_by_key(|record| record.row);
-        self.fences.sort_by_key(|record| (record.partition, record.chunk));
-        self.reservations.sort_by_key(|record| record.xid);
-        let mut ledger = restore_accounts(self.accounts, &self.balances)?;
-        let mut partitions = restore_partitions(&self.partitions, &self.fences)?;
-        restore_reservations(&mut ledger, &mut partitions, &self.reservations)?;
-        check_sums(&ledger, &self.balances)?;
+        if ledger.accounts.rows().iter().any(|account| account.first_row == NO_ROW) {
+            return Err(Malformed("an account without balances"));
+        }
+        let awaited = |state: &PartitionState| {
+            state.window.iter().chain(state.stragglers.values()).any(|&slot| slot == Slot::AWAITED)
+        };
+        if partitions.values().any(awaited) {
+            return Err(Malformed("a slot without its reservation"));
+        }
+        check_sums(&ledger, &sums)?;
+        ledger.branches.end_chunk();
         // Reading changed everything; none of it is new to the store.
-        let _ = (ledger.accounts.take_dirty(), ledger.balances.take_dirty(), ledger.branches.take_dirty());
+        ledger.accounts.chunks.forget();
+        ledger.balances.chunks.forget();
         Ok(Wallet { ledger, partitions, time_ms: meta.time_ms })
     }
-}
-
-fn restore_accounts(accounts: Vec<AccountRecord>, balances: &[BalanceRecord]) -> Result<Ledger, Malformed> {
-    let mut ledger = Ledger::default();
-    for (place, record) in accounts.into_iter().enumerate() {
-        let key = record.id.key();
-        if record.place as usize != place || ledger.accounts.find(key).is_some() {
-            return Err(Malformed("an account is missing, or there twice"));
-        }
-        ledger.accounts.push(Account {
-            id: record.id,
-            key,
-            frozen: record.frozen,
-            first_row: NO_ROW,
-            dirty: false,
-        });
-    }
-    for (row, record) in balances.iter().enumerate() {
-        let account = ledger.accounts.rows().get(record.account as usize);
-        let account = account.ok_or(Malformed("a balance without its account"))?;
-        let twice = ledger.balances.find(account.key, record.currency.numeric()).is_some();
-        if record.row as usize != row || twice {
-            return Err(Malformed("a balance is missing, or there twice"));
-        }
-        let row = ledger.add_balance(record.account, record.currency, record.overdraft);
-        ledger.balances.change(row).posted = record.posted;
-    }
-    if ledger.accounts.rows().iter().any(|account| account.first_row == NO_ROW) {
-        return Err(Malformed("an account without balances"));
-    }
-    Ok(ledger)
 }
 
 fn restore_partitions(
@@ -155,36 +191,30 @@ fn restore_partitions(
     Ok(partitions)
 }
 
-fn restore_reservations(
+fn restore_reservation(
     ledger: &mut Ledger,
     partitions: &mut BTreeMap<Partition, PartitionState>,
-    records: &[ReservationRecord],
+    record: &ReservationRecord,
 ) -> Result<(), Malformed> {
-    for record in records {
-        let xid = record.xid;
-        let state =
-            partitions.get_mut(&xid.partition).ok_or(Malformed("a reservation without its partition"))?;
-        if state.slot(xid.epoch, xid.sequence) != Some(Slot::AWAITED) {
-            return Err(Malformed("a reservation without its slot"));
-        }
-        let mut chain = Chain::EMPTY;
-        for &(row, credit, amount) in &record.legs {
-            if row as usize >= ledger.balances.rows().len() {
-                return Err(Malformed("a reservation of a balance that is not there"));
-            }
-            hold_again(ledger, row, credit, amount)?;
-            ledger.branches.push_leg(&mut chain, Leg::new(row, credit, amount));
-        }
-        let branch = ledger.branches.insert(xid, record.deadline_ms, chain);
-        let place = state.place(xid.epoch, xid.sequence);
-        debug_assert!(matches!(place, Place::Window(_) | Place::Straggler));
-        state.set(place, xid.epoch, xid.sequence, Slot::of(State::Reserved(branch)));
-        state.dirty = false;
+    let xid = record.xid;
+    let state = partitions.get_mut(&xid.partition).ok_or(Malformed("a reservation without its partition"))?;
+    if state.slot(xid.epoch, xid.sequence) != Some(Slot::AWAITED) {
+        return Err(Malformed("a reservation without its slot"));
     }
-    let awaited = |state: &PartitionState| {
-        state.window.iter().chain(state.stragglers.values()).any(|&slot| slot == Slot::AWAITED)
-    };
-    if partitions.values().any(awaited) { Err(Malformed("a slot without its reservation")) } else { Ok(()) }
+    let mut chain = Chain::EMPTY;
+    for &(row, credit, amount) in &record.legs {
+        if row as usize >= ledger.balances.rows().len() {
+            return Err(Malformed("a reservation of a balance that is not there"));
+        }
+        hold_again(ledger, row, credit, amount)?;
+        ledger.branches.push_leg(&mut chain, Leg::new(row, credit, amount));
+    }
+    let branch = ledger.branches.restore(xid, record.deadline_ms, chain);
+    let place = state.place(xid.epoch, xid.sequence);
+    debug_assert!(matches!(place, Place::Window(_) | Place::Straggler));
+    state.set(place, xid.epoch, xid.sequence, Slot::of(State::Reserved(branch)));
+    state.dirty = false;
+    Ok(())
 }
 
 /// What a leg holds, summed up again: the balance records must agree in the end.
@@ -195,9 +225,9 @@ fn hold_again(ledger: &mut Ledger, row: u32, credit: bool, amount: Amount) -> Re
     Ok(())
 }
 
-fn check_sums(ledger: &Ledger, records: &[BalanceRecord]) -> Result<(), Malformed> {
-    for (balance, record) in ledger.balances.rows().iter().zip(records) {
-        if balance.reserved != record.reserved || balance.incoming != record.incoming {
+fn check_sums(ledger: &Ledger, sums: &[(u64, u64)]) -> Result<(), Malformed> {
+    for (balance, &sums) in ledger.balances.rows().iter().zip(sums) {
+        if (balance.reserved, balance.incoming) != sums {
             return Err(Malformed("a balance that disagrees with its reservations"));
         }
         let lowest = balance.available();
@@ -222,7 +252,7 @@ mod tests {
         for (key, value) in records {
             match value {
                 Some(value) => drop(store.insert(key, value)),
-                None => assert!(store.remove(&key).is_some(), "only what is there is deleted"),
+                None => drop(store.remove(&key)),
             }
         }
     }
@@ -233,12 +263,16 @@ mod tests {
         assert!(!fixture.wallet.has_changes());
         let restored = Wallet::from_view(&*store).unwrap();
         assert_eq!(restored.digest(), fixture.wallet.digest());
-        assert_eq!(restored.partitions, fixture.wallet.partitions_by_content(), "windows and chunks too");
+        assert_eq!(
+            restored.partitions_by_content(),
+            fixture.wallet.partitions_by_content(),
+            "windows and chunks too"
+        );
         assert!(!restored.has_changes());
     }
 
     impl Wallet {
-        /// The partitions with places of branches as a restored wallet has them: in the order of xids.
+        /// The partitions with places that do not depend on what was held before.
         fn partitions_by_content(&self) -> BTreeMap<Partition, PartitionState> {
             let mut partitions = self.partitions.clone();
             let xids: Vec<_> = self.reservations(None, usize::MAX).iter().map(|view| view.xid).collect();
@@ -299,9 +333,9 @@ mod tests {
         let (mut fixture, mut store) = (Fixture::new(), Store::new());
         fixture.reserved(0);
         put(&mut store, fixture.wallet.take_changes().records());
-        let alice = store.get_mut(&b"b\x00\x00\x00\x00"[..]).unwrap();
-        let reserved = alice.len() - 16;
-        alice[reserved] += 1;
+        // Those of alice are the first.
+        let balances = store.get_mut(&b"b\x00\x00\x00\x00"[..]).unwrap();
+        balances[39 - 16] += 1;
         assert_eq!(
             Wallet::from_view(&store).unwrap_err(),
             Malformed("a balance that disagrees with its reservations")

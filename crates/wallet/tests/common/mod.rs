@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use escrow_types::{AccountId, Currency, Epoch, Partition};
-use escrow_wallet::{Command, Hello, OpenAccount, Overdraft, Sender, TryBatch, Wallet};
+use escrow_types::{AccountId, Currency, Digest, Epoch, Partition};
+use escrow_wallet::{Command, Hello, OpenAccount, Overdraft, Record, Sender, TryBatch, Wallet};
 
 /// One leg: account, amount, kind.
 pub(crate) type Leg = (&'static str, u64, u16);
@@ -36,21 +36,53 @@ pub(crate) fn batch(sender: Sender, epoch: u32, branches: &[(u64, Vec<Leg>)]) ->
     TryBatch::new(sender, Epoch(epoch), 77, sequences, accounts, amounts, kinds).unwrap()
 }
 
-/// An ordered store that takes a wallet's changes, as sled does.
+/// An ordered store that takes a wallet's checkpoints, each as one, as sled does.
 #[derive(Default)]
-pub(crate) struct Store(pub(crate) BTreeMap<Vec<u8>, Vec<u8>>);
+pub(crate) struct Store {
+    pub(crate) records: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Of the checkpoint that is being copied.
+    parts: Vec<Record>,
+    /// What the wallet was when it began.
+    begun: Option<Digest>,
+}
 
 impl Store {
+    /// A whole checkpoint, after the one that was being copied.
     pub(crate) fn take(&mut self, wallet: &mut Wallet) {
-        for (key, value) in wallet.take_changes().records() {
+        while self.begun.is_some() {
+            self.step(wallet);
+        }
+        self.put(wallet.take_changes().records().collect());
+    }
+
+    /// Begins a checkpoint, or copies a part of it; what is whole is what the wallet was when it began.
+    pub(crate) fn step(&mut self, wallet: &mut Wallet) {
+        let Some(begun) = self.begun else {
+            self.begun = Some(wallet.digest());
+            self.parts = wallet.begin_changes().records().collect();
+            assert!(!wallet.has_changes());
+            return;
+        };
+        if let Some(part) = wallet.copy_changes(1) {
+            self.parts.extend(part.records());
+            return;
+        }
+        self.begun = None;
+        let parts = std::mem::take(&mut self.parts);
+        self.put(parts);
+        assert_eq!(self.restore().digest(), begun);
+    }
+
+    fn put(&mut self, records: Vec<Record>) {
+        for (key, value) in records {
             match value {
-                Some(value) => drop(self.0.insert(key, value)),
-                None => drop(self.0.remove(&key)),
+                Some(value) => drop(self.records.insert(key, value)),
+                None => drop(self.records.remove(&key)),
             }
         }
     }
 
     pub(crate) fn restore(&self) -> Wallet {
-        Wallet::from_view(&self.0).unwrap()
+        Wallet::from_view(&self.records).unwrap()
     }
 }
