@@ -1,4 +1,6 @@
-//! The checkpoint thread: the only one that writes views. Owners hand it copies of what changed and go on.
+//! The checkpoint thread: the only one that writes views. Owners hand it copies of what changed, part by part, and go on.
+//!
+//! At most [`PARTS_MAX`] parts of a checkpoint wait for the thread: an owner copies no faster than they are written.
 //!
 //! After each write the log is trimmed up to what every shard's view has, unless a verification holds that back.
 
@@ -15,7 +17,7 @@ use escrow_wallet::Changes;
 use tokio::sync::mpsc::{
     UnboundedReceiver as Receiver, UnboundedSender as Sender, unbounded_channel as channel,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::ParticipantError;
 use crate::ground::WriteCheckpoints;
@@ -29,12 +31,26 @@ pub(crate) type Done = Result<u64, ParticipantError>;
 /// Hears of a file that was made, and the position that it is of.
 pub(crate) type TellExported = Box<dyn FnOnce(Result<Vec<u8>, ParticipantError>) + Send>;
 
+/// Parts of one checkpoint that wait for the thread.
+const PARTS_MAX: usize = 4;
+
+/// That one more part may be handed over.
+pub(crate) type Room = OwnedSemaphorePermit;
+
 enum Work {
-    Write {
+    Begin {
         shard: u16,
-        changes: Option<Changes>,
         applied: u64,
         position: Vec<u8>,
+    },
+    Add {
+        shard: u16,
+        changes: Changes,
+        /// Given back when it is written.
+        room: Option<Room>,
+    },
+    Commit {
+        shard: u16,
         done: oneshot::Sender<Done>,
     },
     Read {
@@ -61,6 +77,45 @@ pub(crate) struct Checkpointer {
     work: Sender<Work>,
     holds: Arc<AtomicUsize>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// A checkpoint that is being handed over. One that is dropped is forgotten when the next one begins.
+pub(crate) struct Writing {
+    shard: u16,
+    work: Sender<Work>,
+    room: Arc<Semaphore>,
+}
+
+impl Writing {
+    /// Whether there is room for one more part now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.room.available_permits() > 0
+    }
+
+    /// Waits until one more part may be handed over. Safe to cancel.
+    pub(crate) async fn room(&self) -> Room {
+        let room = Arc::clone(&self.room).acquire_owned().await;
+        room.expect("nobody closes it")
+    }
+
+    /// Room for one more part, if there is any now.
+    pub(crate) fn try_room(&self) -> Option<Room> {
+        Arc::clone(&self.room).try_acquire_owned().ok()
+    }
+
+    /// Hands a part over; the first one needs no room.
+    pub(crate) fn add(&self, changes: Changes, room: Option<Room>) {
+        // If the thread is gone, whoever commits is told.
+        let _ = self.work.send(Work::Add { shard: self.shard, changes, room });
+    }
+
+    /// All parts were handed over. A receiver that fails means that the thread is gone.
+    pub(crate) fn commit(self) -> oneshot::Receiver<Done> {
+        let (done, receiver) = oneshot::channel();
+        // If the thread is gone, `done` is dropped with the message and the receiver says so.
+        let _ = self.work.send(Work::Commit { shard: self.shard, done });
+        receiver
+    }
 }
 
 /// While it lives, nothing is trimmed.
@@ -95,22 +150,17 @@ impl Checkpointer {
     ) -> (Self, Checkpoints) {
         let (work, queue) = channel();
         let holds = Arc::new(AtomicUsize::new(0));
-        let checkpoints = Checkpoints { queue, views, journal, disk, identity, holds: Arc::clone(&holds) };
+        let begun = BTreeMap::new();
+        let checkpoints =
+            Checkpoints { queue, views, journal, disk, identity, holds: Arc::clone(&holds), begun };
         (Self { work, holds, thread: Arc::default() }, checkpoints)
     }
 
-    /// Queues a checkpoint. A receiver that fails means that the thread is gone.
-    pub(crate) fn write(
-        &self,
-        shard: u16,
-        changes: Option<Changes>,
-        applied: u64,
-        position: Vec<u8>,
-    ) -> oneshot::Receiver<Done> {
-        let (done, receiver) = oneshot::channel();
-        // If the thread is gone, `done` is dropped with the message and the receiver says so.
-        let _ = self.work.send(Work::Write { shard, changes, applied, position, done });
-        receiver
+    /// Begins a checkpoint of a shard, that leads to an index.
+    pub(crate) fn begin(&self, shard: u16, applied: u64, position: Vec<u8>) -> Writing {
+        // If the thread is gone, whoever commits is told.
+        let _ = self.work.send(Work::Begin { shard, applied, position });
+        Writing { shard, work: self.work.clone(), room: Arc::new(Semaphore::new(PARTS_MAX)) }
     }
 
     /// Writes the view of a shard to a file; tells the position that it is of, on the checkpoint thread.
@@ -162,6 +212,17 @@ pub struct Checkpoints {
     disk: Arc<dyn Disk>,
     identity: Arc<Identity>,
     holds: Arc<AtomicUsize>,
+    /// Checkpoints of which parts may still come.
+    begun: BTreeMap<u16, Begun>,
+}
+
+/// A checkpoint that was begun.
+struct Begun {
+    applied: u64,
+    is_replica: bool,
+    started: Instant,
+    /// Told when it is committed.
+    failed: Option<ParticipantError>,
 }
 
 impl Checkpoints {
@@ -190,8 +251,13 @@ impl Checkpoints {
 
     fn serve(&mut self, work: Work) -> bool {
         match work {
-            Work::Write { shard, changes, applied, position, done } => {
-                let result = self.write(shard, changes.as_ref(), applied, position);
+            Work::Begin { shard, applied, position } => self.begin(shard, applied, position),
+            Work::Add { shard, changes, room } => {
+                self.add(shard, &changes);
+                drop(room);
+            }
+            Work::Commit { shard, done } => {
+                let result = self.commit(shard);
                 // An owner that is gone does not need it.
                 let _ = done.send(result);
             }
@@ -218,18 +284,36 @@ impl Checkpoints {
     fn install(&mut self, shard: u16, path: &Path, position: Vec<u8>) -> Result<Held, ParticipantError> {
         let cluster_id = self.identity.cluster_id();
         let (view, checkpointed) = self.views.get_mut(&shard).expect("owners name their own shards");
-        let held = crate::replicated::install(&*self.disk, path, shard, cluster_id, position, &**view)?;
+        // What was begun is of the state that is replaced; its owner has given it up.
+        self.begun.remove(&shard);
+        let held = crate::replicated::install(&*self.disk, path, shard, cluster_id, position, &mut **view)?;
         *checkpointed = held.applied;
         Ok(held)
     }
 
-    fn write(&mut self, shard: u16, changes: Option<&Changes>, applied: u64, position: Vec<u8>) -> Done {
-        let is_replica = !position.is_empty();
-        let started = Instant::now();
-        let cluster_id = self.identity.cluster_id();
+    fn begin(&mut self, shard: u16, applied: u64, position: Vec<u8>) {
+        let (is_replica, started) = (!position.is_empty(), Instant::now());
+        let meta = Meta { shard, applied, cluster_id: self.identity.cluster_id(), position };
+        let (view, _) = self.views.get_mut(&shard).expect("owners name their own shards");
+        let failed = view.begin(&meta).err();
+        self.begun.insert(shard, Begun { applied, is_replica, started, failed });
+    }
+
+    fn add(&mut self, shard: u16, changes: &Changes) {
+        let begun = self.begun.get_mut(&shard).expect("a part follows the beginning");
+        if begun.failed.is_none() {
+            let (view, _) = self.views.get_mut(&shard).expect("owners name their own shards");
+            begun.failed = view.add(changes).err();
+        }
+    }
+
+    fn commit(&mut self, shard: u16) -> Done {
+        let begun = self.begun.remove(&shard).expect("what is committed was begun");
+        let Begun { applied, is_replica, started, failed } = begun;
+        failed.map_or(Ok(()), Err)?;
         let (view, checkpointed) = self.views.get_mut(&shard).expect("owners name their own shards");
         assert!(applied >= *checkpointed, "checkpoints go forwards");
-        let written = view.write(changes, &Meta { shard, applied, cluster_id, position })?;
+        let written = view.commit()?;
         *checkpointed = applied;
         let (records, files_synced) = (written.records, written.files_synced);
         let took_ms = started.elapsed().as_millis() as u64;

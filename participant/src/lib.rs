@@ -10,6 +10,7 @@
 //! identity.json    kind, format version, shards, cluster once known, id of the journal
 //! journal/         the log of all shards: the one truth
 //! shard-N/sled/    the shard's state as of its last checkpoint: a view, rebuilt from the log if it is lost
+//! shard-N/checkpoint   a checkpoint that is being put into the view, in parts
 //! shard-N/*.snapshot   of a replica: on its way to a follower, or from the leader
 //! ```
 //!
@@ -18,7 +19,7 @@
 //! - `identity`: whose directory it is; `recovery`: from disk to running shards
 //! - `owner`: one task a shard that owns its wallet: log, then apply, then answer
 //! - `replicated`, `snapshot`: what is different on disk when shards are replicas
-//! - `store`: sled as the materialised view; `checkpoint`: the thread that writes it
+//! - `store`: sled as the materialised view; `checkpoint`: the thread that writes it; `records`: files of its records
 //! - `verify`: checkpoint and log, and the log alone, against the live state
 //! - `edge`: the gRPC services
 //! - [`ground`]: disk, views, clock and threads that it stands on; [`unbound`]: the same server on other ground
@@ -43,6 +44,7 @@ pub mod ground;
 mod identity;
 pub mod offline;
 mod owner;
+mod records;
 mod recovery;
 mod replicated;
 mod server;

@@ -105,7 +105,7 @@ pub fn restore(path: &Path, place: &Place) -> Result<(), ParticipantError> {
     let meta = Meta { shard, applied, cluster_id: cluster_id.clone(), position: position.encode() };
     let shard_dir = dir.join(format!("shard-{shard}"));
     let cache_bytes = Config::default().sled_cache_bytes;
-    let (store, _) = Store::open(&shard_dir, shard, cluster_id.as_deref(), cache_bytes)?;
+    let (mut store, _) = Store::open(&shard_dir, shard, cluster_id.as_deref(), cache_bytes)?;
     store.replace(&mut records, &meta)?;
     let options = Options { segment_bytes: FIRST_SEGMENT_BYTES, ..Options::new(dir.join("journal")) };
     let (journal, mut steps, opened) = Journal::open_stepped(Arc::clone(&disk), options, Index::FIRST)?;
@@ -147,7 +147,7 @@ pub fn salvage(data_dir: &Path, shard: u16, to: &Path) -> Result<Left, Participa
             path: data_dir.to_owned(),
             why: format!("it has no shard {shard}"),
         })?;
-        let view = copy_of_view(shard, &recovered)?;
+        let mut view = copy_of_view(shard, &recovered)?;
         let found = left.apply_rest(shard, &mut recovered)?;
         let (applied, position) = (found.position.index(), found.position.encode());
         let meta = Meta { shard, applied, cluster_id: left.cluster_id.clone(), position };
@@ -160,7 +160,7 @@ pub fn salvage(data_dir: &Path, shard: u16, to: &Path) -> Result<Left, Participa
 /// The records that the recovered wallet is the continuation of: those of the view, if recovery began there. A view that is lost or behind
 /// gives none, and then the wallet has all of them as changes: what else such a view holds may have ended since.
 fn copy_of_view(shard: u16, recovered: &Shard) -> Result<MemoryView, ParticipantError> {
-    let copy = MemoryView::new(shard);
+    let mut copy = MemoryView::new(shard);
     let recovery = recovered.replica.as_ref().expect("only a replica is recovered here");
     if recovered.checkpointed > 0 && recovery.checkpointed == recovery.position {
         let mut records = Vec::new();
@@ -248,7 +248,7 @@ mod tests {
         let path = dir.join("shard-3.snapshot");
         let meta =
             Meta { shard: SHARD, applied: 9, cluster_id: Some("old".into()), position: position().encode() };
-        let view = MemoryView::new(SHARD);
+        let mut view = MemoryView::new(SHARD);
         view.write(Some(&wallet().take_changes()), &meta).unwrap();
         snapshot::write(&*OsDisk::shared(), &path, &view, &meta).unwrap();
         path
@@ -315,7 +315,7 @@ mod tests {
         let position = v1::Position { last, sequence_term: 4, sequence: 1, ..v1::Position::default() };
         let position = position.encode_to_vec();
         let shard_dir = data_dir.join(format!("shard-{SHARD}"));
-        let (store, _) = Store::open(&shard_dir, SHARD, Some(CLUSTER), 1 << 20).unwrap();
+        let (mut store, _) = Store::open(&shard_dir, SHARD, Some(CLUSTER), 1 << 20).unwrap();
         let mut wallet = Wallet::default();
         wallet.apply(5, &open_account("of-the-view"));
         let hello = Hello { partition: Partition(9), epoch: Epoch(3), unfinished: Vec::new() };
@@ -405,11 +405,19 @@ mod tests {
             Self::failed()
         }
 
-        fn replace(&self, _: Records<'_>, _: &Meta) -> Result<(), ParticipantError> {
+        fn replace(&mut self, _: Records<'_>, _: &Meta) -> Result<(), ParticipantError> {
             Self::failed()
         }
 
-        fn write(&self, _: Option<&Changes>, _: &Meta) -> Result<Written, ParticipantError> {
+        fn begin(&mut self, _: &Meta) -> Result<(), ParticipantError> {
+            Self::failed()
+        }
+
+        fn add(&mut self, _: &Changes) -> Result<(), ParticipantError> {
+            Self::failed()
+        }
+
+        fn commit(&mut self) -> Result<Written, ParticipantError> {
             Self::failed()
         }
     }

@@ -43,13 +43,13 @@ pub(crate) fn recover(
     let started = Instant::now();
     let mut views = BTreeMap::new();
     for &shard in &config.shards {
-        let (view, mut held) = open_view(shard)?;
+        let (mut view, mut held) = open_view(shard)?;
         let dir = shard_dir(config, shard);
         disk.create_dir_all(&dir).map_err(ParticipantError::file(&dir))?;
         let path = installing(&dir);
         let unfinished = snapshot::open(&*disk, &path)?.map(|snapshot| snapshot.meta);
         if let Some(meta) = unfinished.filter(|meta| meta.applied > held.applied) {
-            held = install(&*disk, &path, shard, identity.cluster_id(), meta.position, &*view)?;
+            held = install(&*disk, &path, shard, identity.cluster_id(), meta.position, &mut *view)?;
         }
         views.insert(shard, (view, held));
     }
@@ -181,7 +181,7 @@ pub(crate) fn install(
     shard: u16,
     cluster_id: Option<String>,
     position: Vec<u8>,
-    view: &dyn View,
+    view: &mut dyn View,
 ) -> Result<Held, ParticipantError> {
     let wrong = |why: String| ParticipantError::Snapshot { path: path.to_owned(), why };
     let mut records = snapshot::open(disk, path)?.ok_or_else(|| wrong("it is gone".into()))?;

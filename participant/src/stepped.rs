@@ -183,7 +183,7 @@ impl Stepped {
         self.steps.keep()
     }
 
-    /// Writes the views as far as the shards are.
+    /// Begins to write the views as far as the shards are; turns copy what is to be written, and go on meanwhile.
     pub fn checkpoint(&mut self) -> Result<(), ParticipantError> {
         self.owners.values_mut().for_each(Owner::step_checkpoint);
         self.serve_views()

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use escrow_client::{Client, ClientError, Leg, Outcome, State, Transfer, Wait};
+use escrow_client::{Client, ClientError, Leg, OpenAccount, Outcome, Overdraft, State, Transfer, Wait};
 use escrow_cluster::{NodeId, Role};
 use escrow_tests::World;
 use escrow_tests::wait::{holds, until};
@@ -272,6 +272,48 @@ async fn in_a_checkpoint_of_the_coordinator() {
 #[tokio::test]
 async fn in_a_checkpoint_of_a_participant() {
     crash_in_a_checkpoint(NodeId::participant(0), "participant::during_checkpoint").await;
+}
+
+/// A checkpoint that is larger than one batch of sled: the process dies when some of its parts are in. What is there then is
+/// neither the old state nor the new one; the next start goes on from it all the same, and from the view, not from the whole log.
+#[tokio::test]
+async fn between_the_parts_of_a_checkpoint_of_a_participant() {
+    let mut scene = Scene::new().await;
+    let shard = NodeId::participant(0);
+    scene.world.cluster.stop_node(shard).await.expect("it stops");
+    let action = "participant::between_parts=1*off->return";
+    scene.world.cluster.spec_mut().env = vec![("FAILPOINTS".into(), action.into())];
+    scene.world.restart(shard).await;
+    scene.world.cluster.spec_mut().env.clear();
+
+    let many: Vec<AccountId> =
+        (0..10_000).map(|n| AccountId::new(&format!("many-{n}")).expect("short")).collect();
+    let open: Vec<OpenAccount> = many
+        .iter()
+        .map(|account| OpenAccount {
+            account_id: account.clone(),
+            currency: USD,
+            overdraft: Overdraft::Forbidden,
+        })
+        .collect();
+    let client = scene.world.client.clone();
+    // Whether it is answered before the process dies is a matter of luck; it is asked again.
+    let opening = tokio::spawn(async move { drop(client.open_accounts(&open).await) });
+    scene.world.dead(shard).await;
+    scene.world.restart(shard).await;
+    opening.await.expect("the caller does not panic");
+    scene.world.open(many.iter().map(|account| (account, Overdraft::Forbidden))).await;
+
+    let before = scene.world.posted(&scene.alice).await;
+    let paid = scene.world.client.transfer(&transfer(&scene.alice, &scene.bob, 1)).await.expect("an outcome");
+    assert_eq!(paid.state, State::Confirmed);
+    assert_eq!(scene.world.posted(&scene.alice).await, before - 1);
+    scene.world.sound().await;
+    let moved = std::fs::read_dir(scene.world.data_dir().join("participant-0/shard-0")).expect("it is there");
+    let moved = moved.filter(|entry| {
+        entry.as_ref().expect("it is listed").file_name().to_string_lossy().starts_with("sled.corrupt")
+    });
+    assert_eq!(moved.count(), 0, "the view was finished, not given up");
 }
 
 /// The whole house burns down between the decision and the second phase, and comes back.

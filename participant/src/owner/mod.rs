@@ -23,7 +23,7 @@ use escrow_wallet::{Entry, Wallet};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
-use crate::checkpoint::{Checkpointer, Done};
+use crate::checkpoint::{Checkpointer, Done, Room, Writing};
 use crate::error::ParticipantError;
 use crate::failpoint;
 pub(crate) use mailbox::{Handle, Reached, ReadBounds, Refused, Submission, View};
@@ -35,6 +35,9 @@ const TURN_JOBS_MAX: usize = 4_096;
 
 /// An entry is closed when it has grown to this size, if a single command does not make it larger.
 const ENTRY_BYTES: usize = 8 << 20;
+
+/// Chunks of 64 rows that are copied at a time for a checkpoint: a fraction of a millisecond, and 256 KiB of balances.
+const PART_CHUNKS: usize = 64;
 
 /// The wall clock, Unix milliseconds. It reaches the wallet as data of an entry only.
 pub(crate) fn now_ms() -> Millis {
@@ -102,6 +105,8 @@ pub(crate) struct Owner {
     pending: VecDeque<Pending>,
     /// Bytes of log since the last checkpoint.
     bytes_logged: u64,
+    /// A checkpoint that has begun, and of which not everything was copied.
+    copying: Option<Copying>,
     checkpoint_running: Option<Checkpoint>,
     seat: Option<Seat>,
     /// Reads that wait until an index is applied.
@@ -112,7 +117,13 @@ pub(crate) struct Owner {
     exports: Vec<seat::Export>,
 }
 
-/// A checkpoint that is being written.
+/// A checkpoint that is being copied, between turns.
+struct Copying {
+    writing: Writing,
+    position: Option<Position>,
+}
+
+/// A checkpoint that was handed over and is being written.
 struct Checkpoint {
     done: oneshot::Receiver<Done>,
     /// Of a replica: the position that it is of.
@@ -145,6 +156,7 @@ impl Owner {
             entry_bytes_max: ENTRY_BYTES.min(payload_bytes_max),
             pending: VecDeque::new(),
             bytes_logged: bytes_replayed,
+            copying: None,
             checkpoint_running: None,
         };
         (owner, handle)
@@ -176,18 +188,27 @@ impl Owner {
                     self.step_down();
                 }
                 done = wait(&mut self.checkpoint_running) => self.checkpointed(done)?,
-                () = checkpoint_due.as_mut(), if self.checkpoint_running.is_none() => is_due = true,
+                () = checkpoint_due.as_mut(), if !self.is_checkpointing() => is_due = true,
+                room = room(self.copying.as_ref()) => self.copy(room),
             }
+            // Also when there is always something else to do.
+            self.try_copy();
             is_due |= self.bytes_logged >= self.start.checkpoint_bytes;
             if is_due && self.start_checkpoint() {
                 checkpoint_due.as_mut().reset(Instant::now() + self.start.checkpoint_interval);
             }
         }
-        if self.checkpoint_running.is_some() {
-            let done = wait(&mut self.checkpoint_running).await;
-            self.checkpointed(done)?;
-        }
+        self.end_checkpoint().await?;
         self.start_checkpoint();
+        self.end_checkpoint().await
+    }
+
+    /// Copies and awaits what is left of a checkpoint.
+    async fn end_checkpoint(&mut self) -> Result<(), ParticipantError> {
+        while self.copying.is_some() {
+            let room = room(self.copying.as_ref()).await;
+            self.copy(room);
+        }
         if self.checkpoint_running.is_some() {
             let done = wait(&mut self.checkpoint_running).await;
             self.checkpointed(done)?;
@@ -287,22 +308,48 @@ impl Owner {
         View { wallet, applied: *applied, checkpointed: *checkpointed, now: clock() }
     }
 
-    /// Hands what changed to the checkpoint thread, if anything did. False while a checkpoint is being written.
+    const fn is_checkpointing(&self) -> bool {
+        self.copying.is_some() || self.checkpoint_running.is_some()
+    }
+
+    /// Begins a checkpoint of the state as it is, if anything changed. False while one is being copied or written.
     fn start_checkpoint(&mut self) -> bool {
-        if self.checkpoint_running.is_some() || self.is_installing() {
+        if self.is_checkpointing() || self.is_installing() {
             return false;
         }
         self.bytes_logged = 0;
         let Start { shard, wallet, applied, checkpointed, checkpointer, .. } = &mut self.start;
         let claimed = *applied + u64::from(canary::is_on(Canary::CheckpointSkipsAnEntry));
         if applied != checkpointed || wallet.has_changes() {
-            let changes = wallet.has_changes().then(|| wallet.take_changes());
             let position = self.seat.as_ref().map(|seat| seat.position.clone());
             let encoded = position.as_ref().map_or_else(Vec::new, Position::encode);
-            let done = checkpointer.write(*shard, changes, claimed, encoded);
-            self.checkpoint_running = Some(Checkpoint { done, position });
+            let writing = checkpointer.begin(*shard, claimed, encoded);
+            if wallet.has_changes() {
+                writing.add(wallet.begin_changes(), None);
+            }
+            self.copying = Some(Copying { writing, position });
         }
         true
+    }
+
+    /// Copies a part, if there is something to be copied and room for it.
+    fn try_copy(&mut self) {
+        if let Some(room) = self.copying.as_ref().and_then(|copying| copying.writing.try_room()) {
+            self.copy(room);
+        }
+    }
+
+    /// Copies a part, or hands the checkpoint over if there is none left. The state goes on changing between the parts: they
+    /// are of the moment when the checkpoint began.
+    fn copy(&mut self, room: Room) {
+        let Some(Copying { writing, .. }) = &self.copying else { return };
+        if let Some(part) = self.start.wallet.copy_changes(PART_CHUNKS) {
+            writing.add(part, Some(room));
+            return;
+        }
+        let Some(Copying { writing, position }) = self.copying.take() else { return };
+        self.checkpoint_running = Some(Checkpoint { done: writing.commit(), position });
+        self.export_ready();
     }
 
     fn checkpointed(&mut self, done: Option<Done>) -> Result<(), ParticipantError> {
@@ -324,7 +371,7 @@ impl Owner {
 
 /// The steps of the owner, one by one: what [`Owner::run`] does, without its waiting. For simulations.
 impl Owner {
-    /// Applies what is durable, and logs what has arrived.
+    /// Applies what is durable, logs what has arrived, and copies a part of a checkpoint.
     pub(crate) fn step(&mut self) -> Result<(), ParticipantError> {
         self.apply_durable()?;
         self.take_all()?;
@@ -332,10 +379,12 @@ impl Owner {
         while let Ok(job) = self.jobs.try_recv() {
             jobs.push(job);
         }
-        self.turn(&mut jobs)
+        self.turn(&mut jobs)?;
+        self.try_copy();
+        Ok(())
     }
 
-    /// Hands over what changed, unless a checkpoint is being written.
+    /// Begins a checkpoint, unless one is being copied or written. Its parts are copied by [`Owner::step`].
     pub(crate) fn step_checkpoint(&mut self) {
         self.start_checkpoint();
     }
@@ -346,12 +395,13 @@ impl Owner {
         done.map_or(Ok(()), |done| self.checkpointed(Some(done)))
     }
 
-    /// Whether anything has arrived, or is durable and not applied.
+    /// Whether anything has arrived, or is durable and not applied, or can be copied.
     pub(crate) fn has_work(&self) -> bool {
         let durable = self.start.progress.borrow().durable;
         let is_durable =
             || self.seat.is_none() && self.pending.front().is_some_and(|entry| entry.index <= durable);
-        !self.jobs.is_empty() || self.is_fed() || is_durable()
+        let can_copy = || self.copying.as_ref().is_some_and(|copying| copying.writing.has_room());
+        !self.jobs.is_empty() || self.is_fed() || is_durable() || can_copy()
     }
 
     /// Whether everything that was appended is applied.
@@ -374,6 +424,14 @@ impl Owner {
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that whoever could say stop is gone, which also means stop.
     let _ = stop.wait_for(|&stop| stop).await;
+}
+
+/// Room for a part of a checkpoint; never if none is being copied. Safe to cancel.
+async fn room(copying: Option<&Copying>) -> Room {
+    match copying {
+        Some(copying) => copying.writing.room().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for a checkpoint, for ever if none is running. Safe to cancel: the receiver stays where it is.

@@ -229,6 +229,8 @@ impl Owner {
                 Ok(())
             }
             Fed::Install { position, path, done } => {
+                // What is being copied is of a state that will be replaced.
+                self.copying = None;
                 let held = self.start.checkpointer.install(self.start.shard, path, position.encode());
                 self.seat.as_mut().expect("just fed").installing = Some(Installing { held, done });
                 Ok(())
@@ -238,14 +240,14 @@ impl Owner {
     }
 
     /// Has snapshots made that can be: files and checkpoints are written in the order in which they are asked for, so a file that
-    /// is asked for now is of a checkpoint that is being written.
+    /// is asked for now is of a checkpoint that was handed over and is being written.
     pub(super) fn export_ready(&mut self) {
         if self.exports.is_empty() {
             return;
         }
         let (applied, checkpointed) = (self.start.applied, self.start.checkpointed);
         let is_newer = |export: &Export| (checkpointed + 1..=applied).contains(&export.includes);
-        if self.checkpoint_running.is_none() && self.exports.iter().any(is_newer) {
+        if !self.is_checkpointing() && self.exports.iter().any(is_newer) {
             self.start_checkpoint();
         }
         let running = self.checkpoint_running.as_ref().and_then(|running| running.position.as_ref());

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use escrow_wallet::{Changes, Wallet};
+use escrow_wallet::{Changes, Record, Wallet};
 
 use super::{Held, Meta, Records, TakeRecord, View, Written};
 use crate::error::ParticipantError;
@@ -15,12 +15,14 @@ use crate::error::ParticipantError;
 pub struct MemoryView {
     shard: u16,
     records: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
+    /// Of the checkpoint that was begun with this handle: lost with it.
+    draft: Vec<Record>,
 }
 
 impl MemoryView {
     /// An empty view of a shard.
     pub fn new(shard: u16) -> Self {
-        Self { shard, records: Arc::default() }
+        Self { shard, records: Arc::default(), draft: Vec::new() }
     }
 
     /// Loses everything, as if the directory had been moved aside.
@@ -61,7 +63,7 @@ impl View for MemoryView {
         self.meta()
     }
 
-    fn replace(&self, records: Records<'_>, meta: &Meta) -> Result<(), ParticipantError> {
+    fn replace(&mut self, records: Records<'_>, meta: &Meta) -> Result<(), ParticipantError> {
         let mut new = BTreeMap::new();
         for record in records {
             let (key, value) = record?;
@@ -72,15 +74,25 @@ impl View for MemoryView {
         Ok(())
     }
 
-    fn write(&self, changes: Option<&Changes>, meta: &Meta) -> Result<Written, ParticipantError> {
+    fn begin(&mut self, meta: &Meta) -> Result<(), ParticipantError> {
+        self.draft = vec![(Meta::KEY.to_vec(), Some(meta.encode()))];
+        Ok(())
+    }
+
+    fn add(&mut self, changes: &Changes) -> Result<(), ParticipantError> {
+        self.draft.extend(changes.records());
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<Written, ParticipantError> {
+        let draft = std::mem::take(&mut self.draft);
         let mut records = self.lock();
-        for (key, value) in changes.into_iter().flat_map(Changes::records) {
+        for (key, value) in draft {
             match value {
                 Some(value) => records.insert(key, value),
                 None => records.remove(&key),
             };
         }
-        records.insert(Meta::KEY.to_vec(), meta.encode());
         Ok(Written { records: records.len(), files_synced: 0 })
     }
 }

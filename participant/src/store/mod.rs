@@ -2,28 +2,35 @@
 //!
 //! # On disk
 //! `shard-N/sled/`: one tree. The keys of `escrow_wallet::view`, and those of [`meta`] under the letter `s`.
+//! `shard-N/checkpoint`, `shard-N/checkpoint.tmp`: a checkpoint that is too large for one batch, see [`draft`].
 //! `shard-N/sled.opening`: there while it is being opened; `shard-N/sled.corrupt-K/`: moved aside.
 //!
 //! # Traps of sled 0.34.7, and what is done about them
 //! - `flush` is no fsync on Linux: [`sync`] syncs every file after it.
 //! - A kill during open can leave `snap.*.generating`, with which no later open succeeds: [`open`] removes them.
 //! - `apply_batch` is atomic in one tree only: there is one tree, and the applied index is in it.
+//! - `apply_batch` holds all that it has replaced until it ends, and goes through its records in a random order: 5 GB for a
+//!   million accounts. So batches are small, and [`draft`] makes one of many.
+//! - Each record costs a copy of its neighbours: records are of chunks of rows, not of rows.
 //! - Damage can make it panic: [`open`] survives that, even if the panic ends the process.
 //!
 //! **Invariant:** never the truth. It may be lost at any time; the log rebuilds it.
 
+mod draft;
 mod memory;
 mod meta;
 mod open;
 mod sync;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use escrow_journal::storage::Disk;
 use escrow_wallet::view::Record;
 use escrow_wallet::{Changes, Wallet};
 
 use crate::error::ParticipantError;
-use crate::failpoint;
+use draft::Draft;
 pub use memory::MemoryView;
 pub(crate) use meta::Meta;
 
@@ -55,19 +62,36 @@ pub(crate) trait View: Send {
     fn export(&self, take: TakeRecord<'_>) -> Result<Meta, ParticipantError>;
 
     /// Replaces everything. Not atomic: whoever calls it can do so again after a crash. Durable when it returns. Blocks.
-    fn replace(&self, records: Records<'_>, meta: &Meta) -> Result<(), ParticipantError>;
+    fn replace(&mut self, records: Records<'_>, meta: &Meta) -> Result<(), ParticipantError>;
 
-    /// Writes changes and the index that they lead to, as one, durably. Blocks; a failure is final.
-    fn write(&self, changes: Option<&Changes>, meta: &Meta) -> Result<Written, ParticipantError>;
+    /// Begins a checkpoint that leads to an index. One that was begun and not committed is forgotten.
+    fn begin(&mut self, meta: &Meta) -> Result<(), ParticipantError>;
+
+    /// Takes a part of what changed. What the view holds stays as it was. Blocks.
+    fn add(&mut self, changes: &Changes) -> Result<(), ParticipantError>;
+
+    /// Writes what was taken and the index that it leads to, as one, durably. Blocks; a failure is final.
+    fn commit(&mut self) -> Result<Written, ParticipantError>;
+
+    /// The three in one.
+    fn write(&mut self, changes: Option<&Changes>, meta: &Meta) -> Result<Written, ParticipantError> {
+        self.begin(meta)?;
+        changes.map_or(Ok(()), |changes| self.add(changes))?;
+        self.commit()
+    }
 }
 
 /// The open view of one shard.
-#[derive(Debug)]
 pub(crate) struct Store {
     shard: u16,
-    /// The sled directory.
+    /// The directory of the shard.
+    dir: PathBuf,
+    /// The sled directory in it.
     path: PathBuf,
     tree: sled::Db,
+    /// What files beside sled are on.
+    disk: Arc<dyn Disk>,
+    draft: Option<Draft>,
 }
 
 /// What a checkpoint wrote.
@@ -91,21 +115,8 @@ impl Store {
     }
 
     fn read_checked(&self, cluster_id: Option<&str>) -> Result<Held, String> {
-        let mut failure = None;
-        let mut records = Vec::new();
-        for record in self.tree.iter() {
-            let (key, value) = record.map_err(|error| error.to_string())?;
-            if !Meta::is_key(&key) {
-                records.push((key, value));
-            } else if key.as_ref() != Meta::KEY {
-                failure = Some("a record of an unknown kind".to_owned());
-            }
-        }
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
         let Some(value) = self.tree.get(Meta::KEY).map_err(|error| error.to_string())? else {
-            return if records.is_empty() {
+            return if self.tree.is_empty() {
                 Ok(Held::default())
             } else {
                 Err("records without an applied index".to_owned())
@@ -120,8 +131,43 @@ impl Store {
         {
             return Err(format!("it is of cluster {found}"));
         }
-        let wallet = Wallet::from_view(records).map_err(|error| error.to_string())?;
+        let mut failure = None;
+        let mut take = |record: sled::Result<(sled::IVec, sled::IVec)>| match record {
+            Ok((key, value)) if !Meta::is_key(&key) => Some(Some((key, value))),
+            Ok((key, _)) if key.as_ref() == Meta::KEY => Some(None),
+            Ok(_) => {
+                failure = Some("a record of an unknown kind".to_owned());
+                None
+            }
+            Err(error) => {
+                failure = Some(error.to_string());
+                None
+            }
+        };
+        // One after the other: there may be millions.
+        let wallet = Wallet::from_view(self.tree.iter().map_while(&mut take).flatten());
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let wallet = wallet.map_err(|error| error.to_string())?;
         Ok(Held { wallet, applied: meta.applied, position: meta.position })
+    }
+
+    /// The index that the view has, 0 without a checkpoint.
+    fn applied(&self) -> Result<u64, ParticipantError> {
+        let meta = self.tree.get(Meta::KEY).map_err(|error| self.failed(error))?;
+        let meta = meta.map(|meta| Meta::decode(&meta)).transpose().map_err(|error| self.failed(error))?;
+        Ok(meta.map_or(0, |meta| meta.applied))
+    }
+
+    fn apply(&self, batch: sled::Batch) -> Result<(), ParticipantError> {
+        self.tree.apply_batch(batch).map_err(|error| self.failed(error))
+    }
+
+    /// Makes everything durable that is in sled; gives how many files it synced.
+    fn sync(&self) -> Result<usize, ParticipantError> {
+        self.tree.flush().map_err(|error| self.failed(error))?;
+        Ok(sync::sync_all(&self.path).map_err(|error| self.failed(error))?.len())
     }
 
     fn failed(&self, why: impl std::fmt::Display) -> ParticipantError {
@@ -150,41 +196,30 @@ impl View for Store {
         self.meta()
     }
 
-    fn replace(&self, records: Records<'_>, meta: &Meta) -> Result<(), ParticipantError> {
-        const BATCH_RECORDS: usize = 10_000;
+    fn replace(&mut self, records: Records<'_>, meta: &Meta) -> Result<(), ParticipantError> {
+        self.draft = None;
         // What it is of goes first and comes last: a half of it is never taken for a whole.
         self.tree.remove(Meta::KEY).map_err(|error| self.failed(error))?;
         self.tree.clear().map_err(|error| self.failed(error))?;
-        let mut records = records.peekable();
-        while records.peek().is_some() {
-            let mut batch = sled::Batch::default();
-            for record in records.by_ref().take(BATCH_RECORDS) {
-                let (key, value) = record?;
-                if let Some(value) = value {
-                    batch.insert(key, value);
-                }
-            }
-            self.tree.apply_batch(batch).map_err(|error| self.failed(error))?;
-        }
+        self.put_all(records)?;
+        self.sync()?;
         self.write(None, meta).map(drop)
     }
 
-    /// One atomic batch of one tree, and then every file is synced.
-    fn write(&self, changes: Option<&Changes>, meta: &Meta) -> Result<Written, ParticipantError> {
-        let mut batch = sled::Batch::default();
-        let mut records = 0;
-        for (key, value) in changes.into_iter().flat_map(Changes::records) {
-            records += 1;
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        batch.insert(Meta::KEY, meta.encode());
-        self.tree.apply_batch(batch).map_err(|error| self.failed(error))?;
-        failpoint::die_at("participant::during_checkpoint");
-        self.tree.flush().map_err(|error| self.failed(error))?;
-        let files_synced = sync::sync_all(&self.path).map_err(|error| self.failed(error))?.len();
+    fn begin(&mut self, meta: &Meta) -> Result<(), ParticipantError> {
+        self.draft = Some(Draft::new(&self.dir, self.applied()?, meta.clone()));
+        Ok(())
+    }
+
+    fn add(&mut self, changes: &Changes) -> Result<(), ParticipantError> {
+        let (draft, disk) = (self.draft.as_mut().expect("a checkpoint was begun"), &*self.disk);
+        let put = changes.records().try_for_each(|record| draft.put(disk, record));
+        put.map_err(ParticipantError::file(&self.dir))
+    }
+
+    fn commit(&mut self) -> Result<Written, ParticipantError> {
+        let draft = self.draft.take().expect("a checkpoint was begun");
+        let (records, files_synced) = self.commit_draft(draft)?;
         Ok(Written { records, files_synced })
     }
 }
@@ -217,12 +252,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut wallet = wallet();
         {
-            let (store, empty, applied) = open(dir.path());
+            let (mut store, empty, applied) = open(dir.path());
             assert_eq!((empty.accounts_count(), applied), (0, 0));
             let written = store.write(Some(&wallet.take_changes()), &meta(7)).unwrap();
             assert_eq!(written.records, 3, "meta, account, balance");
         }
-        let (store, read, applied) = open(dir.path());
+        let (mut store, read, applied) = open(dir.path());
         assert_eq!((read.digest(), applied), (wallet.digest(), 7));
         store.write(None, &meta(9)).unwrap();
         assert_eq!(store.read().unwrap().applied, 9);
@@ -232,7 +267,7 @@ mod tests {
     #[test]
     fn there_is_one_tree() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, ..) = open(dir.path());
+        let (mut store, ..) = open(dir.path());
         store.write(Some(&wallet().take_changes()), &meta(1)).unwrap();
         assert_eq!(store.tree.tree_names().len(), 1);
         assert_eq!(store.tree.len(), 4, "the applied index is beside what it speaks of");
@@ -242,7 +277,7 @@ mod tests {
     #[test]
     fn every_file_is_synced_by_a_checkpoint() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, ..) = open(dir.path());
+        let (mut store, ..) = open(dir.path());
         let written = store.write(Some(&wallet().take_changes()), &meta(1)).unwrap();
         let files = std::fs::read_dir(&store.path)
             .unwrap()
@@ -259,7 +294,7 @@ mod tests {
     fn the_view_of_another_shard_is_moved_aside() {
         let dir = tempfile::tempdir().unwrap();
         {
-            let (store, ..) = open(dir.path());
+            let (mut store, ..) = open(dir.path());
             store.write(Some(&wallet().take_changes()), &meta(1)).unwrap();
         }
         let (_, held) = Store::open(dir.path(), 4, None, 1 << 20).unwrap();

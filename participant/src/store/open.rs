@@ -9,6 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use escrow_journal::storage::OsDisk;
+
+use super::draft::Unfinished;
 use super::{Held, Store};
 use crate::error::ParticipantError;
 
@@ -35,12 +38,12 @@ pub(super) fn open(
     // One byte an attempt. Not synced: it must survive a dead process, not a power loss.
     let attempts = if attempts >= ATTEMPTS_MAX { 1 } else { attempts + 1 };
     fs::write(&marker, "?".repeat(attempts)).map_err(ParticipantError::file(&marker))?;
-    let opened = match try_open(&path, shard, cluster_id, cache_bytes)? {
+    let opened = match try_open(shard_dir, &path, shard, cluster_id, cache_bytes)? {
         Ok(opened) => opened,
         Err(why) => {
             move_aside(shard_dir, &path, shard, &why)?;
             let failed = |why| ParticipantError::Store { shard, path: path.clone(), why };
-            try_open(&path, shard, cluster_id, cache_bytes)?.map_err(failed)?
+            try_open(shard_dir, &path, shard, cluster_id, cache_bytes)?.map_err(failed)?
         }
     };
     fs::remove_file(&marker).map_err(ParticipantError::file(&marker))?;
@@ -51,6 +54,7 @@ type Opened = (Store, Held);
 
 /// The outer error is the operating system's, which moving aside would not cure; the inner one is damage.
 fn try_open(
+    shard_dir: &Path,
     path: &Path,
     shard: u16,
     cluster_id: Option<&str>,
@@ -60,12 +64,17 @@ fn try_open(
     let config = sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None);
     let open_and_read = || {
         let tree = open_when_free(&config)?;
-        let store = Store { shard, path: path.to_owned(), tree };
-        let read = store.read_checked(cluster_id);
-        Ok(read.map(|held| (store, held)))
+        let (dir, path, disk) = (shard_dir.to_owned(), path.to_owned(), OsDisk::shared());
+        let store = Store { shard, dir, path, tree, disk, draft: None };
+        let unfinished = store.finish_checkpoint();
+        Ok(unfinished.map(|unfinished| match unfinished {
+            Unfinished::None => store.read_checked(cluster_id).map(|held| (store, held)),
+            Unfinished::Lost(why) => Err(why),
+        }))
     };
     match catch_unwind(AssertUnwindSafe(open_and_read)) {
-        Ok(Ok(read)) => Ok(read),
+        Ok(Ok(Err(ParticipantError::Store { why, .. }))) => Ok(Err(why)),
+        Ok(Ok(read)) => read,
         Ok(Err(sled::Error::Io(error))) if !is_damage(&error) => Err(ParticipantError::file(path)(error)),
         Ok(Err(error)) => Ok(Err(error.to_string())),
         Err(_) => Ok(Err("sled panicked".to_owned())),
@@ -144,7 +153,7 @@ mod tests {
     use crate::store::{Meta, View as _};
 
     fn filled(dir: &Path) {
-        let (store, _) = open(dir, 0, None, 1 << 20).unwrap();
+        let (mut store, _) = open(dir, 0, None, 1 << 20).unwrap();
         let meta = Meta { shard: 0, applied: 5, cluster_id: None, position: Vec::new() };
         store.write(None, &meta).unwrap();
     }

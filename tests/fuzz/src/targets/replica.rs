@@ -118,7 +118,7 @@ pub(super) fn snapshot(input: &[u8]) {
 
 pub(super) fn snapshot_seeds() -> Vec<(&'static str, Vec<u8>)> {
     let shard = |wallet: &mut Wallet, applied, position| {
-        let mut out = [&[0_u8][..], b"ESCROWS1"].concat();
+        let mut out = [&[0_u8][..], b"ESCROWS2"].concat();
         out.put_bytes(&escrow_participant::fuzzing::meta_of(3, applied, position));
         let mut count = 0_u64;
         for (key, value) in wallet.take_changes().records() {
