@@ -52,6 +52,26 @@ fn a_run_tells_what_it_did_over_time_and_beside_the_machine() {
     if cfg!(target_os = "linux") {
         assert_eq!(names, ["bench", "coordinator 0", "participant 0", "participant 1"]);
     }
+    let breakdown = &told["breakdown"];
+    let points: Vec<(&str, u64)> = breakdown["stages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|stage| (stage["name"].as_str().unwrap(), stage["rows"].as_u64().unwrap()))
+        .collect();
+    // Two branches each, and all between two shards.
+    assert_eq!(points, [("begun", 5_000), ("tried", 10_000), ("decided", 10_000), ("completed", 5_000)]);
+    let after = |at: usize| number(&breakdown["stages"][at]["after_us"]);
+    assert!(after(0) > 0.0 && after(1) < after(2) && after(2) < after(3), "{breakdown}");
+    assert!(number(&breakdown["transfers_per_turn"]) >= 1.0 && breakdown["elsewhere_us"].is_number());
+    let journals = breakdown["journals"].as_array().unwrap();
+    let names: Vec<&str> = journals.iter().map(|journal| journal["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["coordinator 0", "participant 0", "participant 1"]);
+    for journal in journals {
+        for figure in ["transfers_per_entry", "entries_per_batch", "bytes_per_transfer", "sync_mean_us"] {
+            assert!(number(&journal[figure]) > 0.0, "{figure} of {journal}");
+        }
+    }
     let page = fs::read_to_string(&plot).unwrap();
     assert!(page.starts_with("<!doctype html>") && page.matches("<svg").count() >= 3, "{page}");
     for fetched in ["http://", "https://", "<script", "NaN", "inf"] {

@@ -58,7 +58,7 @@ pub fn differences(runs: &[(&str, &Value)]) -> Vec<String> {
 }
 
 /// A figure: its name, and where it is in a document.
-const FIGURES: [(&str, &str); 24] = [
+const FIGURES: [(&str, &str); 31] = [
     ("transfers/s", "/per_second"),
     ("transfers/s, steady part", "/steady/per_second"),
     ("failed", "/failed"),
@@ -68,6 +68,13 @@ const FIGURES: [(&str, &str); 24] = [
     ("latency p99.9 µs", "/latency_us/p999"),
     ("latency p99.99 µs", "/latency_us/p9999"),
     ("latency max µs", "/latency_us/max"),
+    ("latency mean µs", "/latency_us/mean"),
+    ("Begin durable after µs", "/breakdown/stages/0/after_us"),
+    ("Try answered after µs", "/breakdown/stages/1/after_us"),
+    ("decided after µs", "/breakdown/stages/2/after_us"),
+    ("completed after µs", "/breakdown/stages/3/after_us"),
+    ("elsewhere µs", "/breakdown/elsewhere_us"),
+    ("transfers a turn", "/breakdown/transfers_per_turn"),
     ("longest silence ms", "/stall_ms"),
     ("sent/s", "/open_loop/sent_per_second"),
     ("held back", "/open_loop/held_back"),

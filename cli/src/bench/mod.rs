@@ -16,6 +16,7 @@ pub mod processes;
 mod ring;
 mod rng;
 mod series;
+pub mod stages;
 mod stream;
 mod unary;
 pub mod wire;

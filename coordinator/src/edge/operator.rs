@@ -167,6 +167,7 @@ impl Service {
                 status.accounts = shard.accounts;
                 status.reservations = shard.reservations;
             }
+            status.journal = process.journal;
             status.pid = process.pid;
             status.uptime_ms = process.uptime_ms;
         }
@@ -410,6 +411,8 @@ impl OperatorService for Service {
                 uptime_ms,
                 version: env!("CARGO_PKG_VERSION").into(),
                 unfinished_at_start,
+                journal: Some(owner.journal_stats()),
+                stages: Some(owner.stages()),
             }
         });
         let coordinator = Some(coordinator.await?);

@@ -13,6 +13,7 @@ mod callers;
 mod checkpointing;
 mod mailbox;
 mod seat;
+mod stages;
 mod turn;
 
 pub(crate) use callers::CallerSink;
@@ -38,6 +39,7 @@ use crate::links::LinkSenders;
 use crate::store::IdempotencyWindow;
 use callers::Callers;
 use checkpointing::Checkpointing;
+use stages::Stages;
 
 /// The group of the coordinator's entries in the journal.
 pub(crate) const GROUP: Group = Group(0);
@@ -78,6 +80,7 @@ pub(crate) struct Owner {
     shutting_down: bool,
     watermark_sent: (u64, usize),
     ticks: u64,
+    stages: Stages,
     /// Who waits until everything up to an index is applied.
     barriers: Vec<(u64, oneshot::Sender<()>)>,
     /// Its place in a group, if the partition is replicated.
@@ -113,6 +116,7 @@ impl Owner {
             shutting_down: false,
             watermark_sent: (0, 0),
             ticks: 0,
+            stages: Stages::default(),
             barriers: Vec::new(),
             seat: parts.seat,
             config,
@@ -173,6 +177,7 @@ impl Owner {
 
     /// One turn. Inputs may exceed a turn's rows; then it takes several.
     pub(crate) fn turn(&mut self, inputs: &mut Vec<Input>) -> Result<(), CoordinatorError> {
+        self.stages.turn_begins();
         self.apply_durable()?;
         let mut rows = 0;
         for input in inputs.drain(..) {
@@ -198,6 +203,7 @@ impl Owner {
         // Trys leave before Begin is even written, at the same time as it is.
         self.let_out()?;
         if let Some(entry) = entry {
+            self.stages.logged(self.driver.machine().epoch(), &entry);
             self.append(entry)?;
         }
         if self.barriers.iter().any(|(index, _)| *index == u64::MAX) {
@@ -245,6 +251,7 @@ impl Owner {
         while self.pending.front().is_some_and(|(index, _)| *index <= durable) {
             let (index, entry) = self.pending.pop_front().expect("just seen");
             turn::die_before_applied(&entry);
+            self.stages.durable(&entry);
             self.driver.applied(&entry);
             self.applied = index.get();
         }
@@ -316,6 +323,23 @@ impl Owner {
     /// Whether everything that was appended is applied.
     pub(crate) fn is_settled(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// How long transfers took so far from one point of their way to the next.
+    pub(crate) fn stages(&self) -> escrow_proto::v1::Stages {
+        self.stages.report()
+    }
+
+    /// What the journal has done.
+    pub(crate) fn journal_stats(&self) -> escrow_proto::v1::JournalStats {
+        let stats = self.journal.stats();
+        escrow_proto::v1::JournalStats {
+            entries: stats.entries,
+            batches: stats.batches,
+            bytes: stats.bytes,
+            syncs: stats.syncs,
+            sync_total_ns: stats.sync_total_ns,
+        }
     }
 
     /// How far the log is.

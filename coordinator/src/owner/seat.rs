@@ -324,6 +324,7 @@ impl Owner {
     fn apply_own(&mut self, term: u64) {
         let (at, entry) = self.pending.pop_front().expect("a leader proposed what comes back in its term");
         turn::die_before_applied(&entry);
+        self.stages.durable(&entry);
         self.driver.applied(&entry);
         let seat = self.seat.as_mut().expect("a leader has a seat");
         seat.returned = at.get();

@@ -175,12 +175,14 @@ impl Owner {
             Message::Tried(columns) => {
                 let AnswerColumns { epoch, sequence: sequences, answer: answers, .. } = columns;
                 let epoch = Epoch(epoch);
+                self.stages.tried(epoch, &sequences);
                 self.driver.tried(now, participant, epoch, &sequences, &answers);
                 sequences.len()
             }
             Message::TriedAndConfirmed(columns) => {
                 let AnswerColumns { epoch, sequence: sequences, answer: answers, .. } = columns;
                 let epoch = Epoch(epoch);
+                self.stages.tried(epoch, &sequences);
                 self.driver.tried_and_confirmed(now, participant, epoch, &sequences, &answers);
                 sequences.len()
             }
@@ -244,6 +246,7 @@ impl Owner {
         if outputs.sends.iter().any(|(_, send)| is_phase_two(send)) {
             failpoint::die_at("coordinator::before_phase_two_sent");
         }
+        self.stages.let_out(&outputs.sends, &outputs.answers);
         let mut phase_two = false;
         for (participant, send) in outputs.sends {
             phase_two |= is_phase_two(&send);

@@ -43,11 +43,19 @@ impl ShardService for Edge {
             };
             shards.push(proto::ShardStatus { participant, log: Some(log), accounts, reservations });
         }
+        let stats = self.journal.stats();
         Ok(Response::new(proto::GetShardStatusResponse {
             shards,
             pid: std::process::id(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            journal: Some(proto::JournalStats {
+                entries: stats.entries,
+                batches: stats.batches,
+                bytes: stats.bytes,
+                syncs: stats.syncs,
+                sync_total_ns: stats.sync_total_ns,
+            }),
         }))
     }
 

@@ -12,6 +12,7 @@ use chart::{Bar, Chart, Line, Tick};
 use scale::{Scale, short, span, trimmed};
 
 use super::processes::Used;
+use super::stages::{Breakdown, Stage};
 use super::{Point, Summary};
 
 const STYLE: &str = include_str!("style.css");
@@ -29,6 +30,8 @@ pub struct Page<'a> {
     pub summary: &'a Summary,
     /// What each process used.
     pub used: &'a [Used],
+    /// Where the time of transfers went.
+    pub breakdown: &'a Breakdown,
 }
 
 impl Page<'_> {
@@ -50,6 +53,7 @@ impl Page<'_> {
             throughput(self.summary, &columns, &note).figure(),
             latency(self.summary, &columns, &note).figure(),
             curve(self.summary).figure(),
+            stages(self.breakdown),
             cpu(self.used),
         ];
         format!(
@@ -202,6 +206,32 @@ fn curve(summary: &Summary) -> Chart {
         lines: vec![Line { class: "first", name: "latency", points, is_area: false }],
         band: None,
     }
+}
+
+/// Each point of a transfer's way, behind the one before it: Begin and Trys run beside each other.
+fn stages(breakdown: &Breakdown) -> String {
+    let time = |stage: &Stage| Some((stage.name, stage.after_us?));
+    let mut points: Vec<(&str, f64)> = breakdown.stages.iter().filter_map(time).collect();
+    if points.is_empty() {
+        return String::new();
+    }
+    points.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let before = std::iter::once(0.0).chain(points.iter().map(|point| point.1));
+    let bar = |(&(name, after), before): (&(&str, f64), f64)| Bar {
+        name: name.to_owned(),
+        parts: [before, after - before],
+        label: format!("{} (+{})", span(after), span(after - before)),
+    };
+    let bars: Vec<Bar> = points.iter().zip(before).map(bar).collect();
+    let turn = breakdown
+        .transfers_per_turn
+        .map_or_else(String::new, |transfers| format!("; {} transfers a turn", trimmed(transfers)));
+    chart::bars(
+        "Stages",
+        &format!("mean time since the coordinator took a transfer from its mailbox{turn}"),
+        [("first", "up to the point before"), ("second", "since then")],
+        &bars,
+    )
 }
 
 fn cpu(used: &[Used]) -> String {

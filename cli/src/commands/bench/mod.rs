@@ -22,6 +22,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Endpoints;
 use crate::bench::processes::{Used, Watch};
+use crate::bench::stages::{Breakdown, Snapshot};
 use crate::bench::wire::{EchoProcess, Wire, WireLoad};
 use crate::bench::{self, Accounts, Amount, BenchError, Load, Mode, Skew, Summary, Wanted};
 use crate::commands::transfer::WaitFor;
@@ -162,6 +163,7 @@ struct Outcome {
     summary: Summary,
     wire: Option<Wire>,
     used: Vec<Used>,
+    breakdown: Breakdown,
     /// What could not be measured, and why.
     missing: Vec<String>,
     report: Option<Report>,
@@ -203,9 +205,14 @@ async fn measure_all(args: &Args, output: &Output) -> Result<Exit, Failure> {
             Load { amount: Amount::For(args.warmup), seed: load.seed.wrapping_add(1), ..load.clone() };
         measure(&client, &accounts, &warmup, "warm-up").await?;
     }
+    let begun = Snapshot::take(&client).await?;
     let watch = Watch::begin(targets);
     let summary = measure(&client, &accounts, &load, "load").await?;
     let (used, unseen) = watch.end(summary.completed);
+    missing.extend(unseen);
+    // In an open loop latency counts from when a transfer was due, which is no matter of the servers.
+    let mean_us = summary.open_loop.is_none().then_some(summary.latency_us.mean as f64);
+    let (breakdown, unseen) = Snapshot::take(&client).await?.since(&begun, summary.completed, mean_us);
     missing.extend(unseen);
     let wire = match (wire, echo, before) {
         (Some(wire), Some(echo), Some(before)) => {
@@ -216,7 +223,7 @@ async fn measure_all(args: &Args, output: &Output) -> Result<Exit, Failure> {
         _ => None,
     };
     let report = if args.no_verify { None } else { Some(check(&args.endpoints).await?) };
-    let outcome = Outcome { summary, wire, used, missing, report };
+    let outcome = Outcome { summary, wire, used, breakdown, missing, report };
     let document = show::document(args, &load, &outcome);
     output.json(&document);
     show::print(&outcome, output);

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Args, Outcome};
 use crate::bench::plot::Page;
+use crate::bench::stages::{Breakdown, JournalUse};
 use crate::bench::wire::{Round, Wire};
 use crate::bench::{Amount, Load, OpenLoop, Summary};
 use crate::commands::verify::{document as verification, line};
@@ -17,6 +18,7 @@ pub(super) fn document(args: &Args, load: &Load, outcome: &Outcome) -> Value {
     value["in_flight"] = load.in_flight.into();
     value["settings"] = settings(args, load);
     value["processes"] = serde_json::to_value(&outcome.used).unwrap_or_default();
+    value["breakdown"] = serde_json::to_value(&outcome.breakdown).unwrap_or_default();
     value["not_measured"] = json!(outcome.missing);
     value["wire"] = serde_json::to_value(&outcome.wire).unwrap_or_default();
     value["verified"] = outcome.report.as_ref().map_or(json!(null), |report| report.ok().into());
@@ -67,6 +69,11 @@ pub(super) fn page<'a>(document: &Value, outcome: &'a Outcome) -> Page<'a> {
     for (quantile, micros) in [("p50", latency.p50), ("p99", latency.p99), ("p99.9", latency.p999)] {
         facts.push((quantile.to_owned(), millis(micros)));
     }
+    for journal in &outcome.breakdown.journals {
+        let name = format!("{}: transfers an entry, fdatasync", journal.name);
+        let value = format!("{:.0}, {:.0} µs", journal.transfers_per_entry, journal.sync_mean_us);
+        facts.push((name, value));
+    }
     if let Some(wire) = &outcome.wire {
         let share = format!("{:.1} %", wire.ratios.rate_to_echo * 100.0);
         facts.push((format!("of the raw {} echo", wire.ratios.echo), share));
@@ -79,6 +86,7 @@ pub(super) fn page<'a>(document: &Value, outcome: &'a Outcome) -> Page<'a> {
         facts,
         summary,
         used: &outcome.used,
+        breakdown: &outcome.breakdown,
     }
 }
 
@@ -114,6 +122,7 @@ pub(super) fn print(outcome: &Outcome, output: &Output) {
     if let Some(wire) = &outcome.wire {
         machine(wire, output);
     }
+    breakdown(&outcome.breakdown, output);
     processes(outcome, output);
     for check in outcome.report.iter().flat_map(|report| &report.checks) {
         output.line(format!("  {}", line(check)));
@@ -180,6 +189,45 @@ fn allowed(round: &Round) -> String {
         round.bulk_rows_per_second,
         syncs.collect::<Vec<_>>().join(", ")
     )
+}
+
+fn breakdown(breakdown: &Breakdown, output: &Output) {
+    let told = |name: &str| match name {
+        "begun" => "Begin durable",
+        "tried" => "Try answered",
+        "decided" => "decided, phase 2 leaves",
+        _ => "completed",
+    };
+    let points = breakdown.stages.iter().filter_map(|stage| Some((told(stage.name), stage.after_us?)));
+    let points: Vec<String> = points.map(|(name, micros)| format!("{name} {micros:.0} µs")).collect();
+    if !points.is_empty() {
+        output.line(format!("  after the coordinator took it, in the mean: {}", points.join(", ")));
+    }
+    let figures = [
+        breakdown.elsewhere_us.map(|micros| format!("caller, wire and mailbox {micros:.0} µs")),
+        breakdown.transfers_per_turn.map(|transfers| format!("{transfers:.1} transfers a turn")),
+    ];
+    let figures: Vec<String> = figures.into_iter().flatten().collect();
+    if !figures.is_empty() {
+        output.line(format!("  {}", figures.join(", ")));
+    }
+    let row = |journal: &JournalUse| {
+        vec![
+            journal.name.clone(),
+            journal.entries.to_string(),
+            format!("{:.1}", journal.transfers_per_entry),
+            format!("{:.2}", journal.entries_per_batch),
+            format!("{:.1} B", journal.bytes_per_transfer),
+            journal.syncs.to_string(),
+            format!("{:.0} µs", journal.sync_mean_us),
+        ]
+    };
+    if !breakdown.journals.is_empty() {
+        output.table(
+            &["journal", "entries", "transfers/entry", "entries/write", "log/transfer", "fdatasyncs", "mean"],
+            breakdown.journals.iter().map(row),
+        );
+    }
 }
 
 fn processes(outcome: &Outcome, output: &Output) {
