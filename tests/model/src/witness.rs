@@ -48,10 +48,9 @@ impl Witness {
         }
         let (Some(xid), Some(answer)) = (request.say.xid(), answer) else { return };
         match (request.say, answer) {
-            (Say::Cancel(_), Answer::Canceled) if before.slot(xid) == Slot::Unseen => {
-                self.empty_canceled[usize::from(request.to)].add(xid);
-            }
-            (Say::Fence(_), Answer::TryAfterCancel) if before.slot(xid) == Slot::Unseen => {
+            (Say::Cancel(_), Answer::Canceled) | (Say::Fence(_), Answer::TryAfterCancel)
+                if before.slot(xid) == Slot::Unseen =>
+            {
                 self.empty_canceled[usize::from(request.to)].add(xid);
             }
             // The answer to a question that came late is a Cancel that changes nothing.

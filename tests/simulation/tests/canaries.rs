@@ -14,8 +14,9 @@ const fn expected(canary: Canary) -> &'static [Invariant] {
     match canary {
         Canary::AcknowledgeBeforeSync | Canary::VoteNotPersisted => &[AcknowledgedSurvives],
         Canary::AnswerBeforeDurable => &[AcknowledgedSurvives, DecisionStands, Atomic, OneExecution],
-        Canary::ConfirmBeforeDecisionIsDurable => &[DecisionBeforePhaseTwo, OneExecution, DecisionStands],
-        Canary::ImpliedBeforeBeginIsDurable => &[DecisionBeforePhaseTwo, OneExecution, DecisionStands],
+        Canary::ConfirmBeforeDecisionIsDurable | Canary::ImpliedBeforeBeginIsDurable => {
+            &[DecisionBeforePhaseTwo, OneExecution, DecisionStands]
+        }
         Canary::DeadlineCancelsWhatMayBeDecided => &[DecisionStands, Atomic],
         Canary::OnePhaseBeforeBeginIsDurable => &[OneExecution],
         // Two executions end in two ways, and callers hear of both.
