@@ -278,7 +278,7 @@ pub struct Paced {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Latency {
     /// Of all, added up and divided.
-    pub mean: u64,
+    pub mean: f64,
     /// Half are faster.
     pub p50: u64,
     /// Nine of ten are faster.
@@ -322,8 +322,15 @@ impl Latency {
     fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile| histogram.value_at_quantile(quantile);
         let max = histogram.max();
-        let mean = histogram.mean().round() as u64;
-        Self { mean, p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), p9999: at(0.9999), max }
+        Self {
+            mean: histogram.mean(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            p9999: at(0.9999),
+            max,
+        }
     }
 }
 

@@ -117,10 +117,10 @@ impl Snapshot {
         for server in &before.servers {
             match self.servers.iter().find(|after| is_same(server, after)) {
                 Some(after) => {
-                    journals.push(journal_use(&server.name, &server.journal, &after.journal, transfers))
+                    journals.push(journal_use(&server.name, &server.journal, &after.journal, transfers));
                 }
                 None => {
-                    missing.push(format!("the journal of {} is another than before the run", server.name))
+                    missing.push(format!("the journal of {} is another than before the run", server.name));
                 }
             }
         }
@@ -256,7 +256,7 @@ mod tests {
             journal.bytes_per_transfer,
             journal.sync_mean_us,
         ];
-        assert_eq!(figures, [10.0, 2.0, 10.0, 1_000.0]);
+        assert_eq!(figures.map(|figure| figure.to_string()), ["10", "2", "10", "1000"]);
     }
 
     #[test]

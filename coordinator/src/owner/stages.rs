@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn the_oldest_turns_are_forgotten() {
         let mut stages = Stages::default();
-        for turn in 0..TURNS_MAX as u64 + 1 {
+        for turn in 0..=TURNS_MAX as u64 {
             stages.logged_at(turn, EPOCH, &begin(turn, 1));
         }
         assert_eq!(stages.taken.len(), TURNS_MAX);

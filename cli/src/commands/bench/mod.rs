@@ -211,7 +211,7 @@ async fn measure_all(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let (used, unseen) = watch.end(summary.completed);
     missing.extend(unseen);
     // In an open loop latency counts from when a transfer was due, which is no matter of the servers.
-    let mean_us = summary.open_loop.is_none().then_some(summary.latency_us.mean as f64);
+    let mean_us = summary.open_loop.is_none().then_some(summary.latency_us.mean);
     let (breakdown, unseen) = Snapshot::take(&client).await?.since(&begun, summary.completed, mean_us);
     missing.extend(unseen);
     let wire = match (wire, echo, before) {
