@@ -41,7 +41,11 @@ pub(crate) type Background = Box<dyn Fn(Job) + Send>;
 
 /// Runs a job on a thread of its own.
 pub(crate) fn on_a_thread(job: Job) {
-    std::thread::Builder::new().name("checkpoint".into()).spawn(job).expect("a thread can be started");
+    let run = || {
+        escrow_service::background::step_back();
+        job();
+    };
+    std::thread::Builder::new().name("checkpoint".into()).spawn(run).expect("a thread can be started");
 }
 
 /// When checkpoints are due, and whether one is being written.
