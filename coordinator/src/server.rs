@@ -99,6 +99,7 @@ impl Opened {
             identity.confirm_journal(&*disk, &dir, replica.journal_id)?;
         }
         let mut driver = new_driver(&config, machine, delays);
+        driver.machine_mut().make_room(crate::owner::ROWS_REMEMBERED_MAX);
         // A replica opens an epoch when it leads.
         let applied = match replica {
             None => open_epoch(&mut driver, &journal, &mut steps, applied, clock())?,

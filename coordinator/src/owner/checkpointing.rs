@@ -92,6 +92,8 @@ impl Checkpointing {
 const ROWS_MAX: usize = 1 << 20;
 /// The memory of more rows is not kept: once in a while there were many.
 const ROWS_GIVEN_BACK_MAX: usize = 2 * ROWS_MAX;
+/// More than are remembered at a time under load: those that make a checkpoint due, and those that are unfinished.
+pub(crate) const ROWS_REMEMBERED_MAX: usize = ROWS_MAX + ROWS_MAX / 4;
 
 impl Owner {
     /// The last index that a durable checkpoint includes.

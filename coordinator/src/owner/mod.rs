@@ -17,7 +17,7 @@ mod stages;
 mod turn;
 
 pub(crate) use callers::CallerSink;
-pub(crate) use checkpointing::{Background, Done, on_a_thread};
+pub(crate) use checkpointing::{Background, Done, ROWS_REMEMBERED_MAX, on_a_thread};
 pub(crate) use mailbox::{Input, Legs, LinkEvent, Mailbox, Receivers, Transfer, mailbox, stopped};
 pub(crate) use seat::{Seat, Serving};
 

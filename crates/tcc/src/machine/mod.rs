@@ -76,6 +76,8 @@ pub struct Machine {
     remembered: Remembered,
     /// Room for what will be remembered after the next hand-over.
     spare: Option<Remembered>,
+    /// How many rows there is room for from the first one on.
+    room: usize,
     finished: Digest,
     finished_count: u64,
     paused: bool,
@@ -111,13 +113,20 @@ impl Machine {
     /// transactions only. Costs what is unfinished, however much has ended.
     #[must_use = "these rows are the idempotency window"]
     pub fn hand_over(&mut self) -> Remembered {
-        let afresh = self.spare.take().unwrap_or_default();
+        let afresh = self.spare.take().unwrap_or_else(|| Remembered::with_capacity(self.room));
         let (handed_over, expected) = self.remembered.hand_over(afresh);
         for (epoch, sequence, live) in self.live.iter_mut() {
             live.row = self.remembered.begin(live.key, epoch, sequence, live.fingerprint);
         }
         self.remembered.expect_again(expected);
         handed_over
+    }
+
+    /// So many rows will be remembered between two hand-overs, about. Tables that grow step by step copy what they have at each step,
+    /// up to a tenth of a second of it at a time; memory that is asked for at once costs nothing before it is used.
+    pub fn make_room(&mut self, rows: usize) {
+        self.room = rows;
+        self.remembered.make_room(rows);
     }
 
     /// What was handed over is kept elsewhere: its memory serves again.

@@ -125,7 +125,14 @@ impl Remembered {
         Self { forgetful: true, ..Self::default() }
     }
 
-    fn with_capacity(rows: usize) -> Self {
+    /// Room for so many rows, if there are none yet.
+    pub(super) fn make_room(&mut self, rows: usize) {
+        if self.rows.is_empty() && !self.forgetful {
+            *self = Self::with_capacity(rows);
+        }
+    }
+
+    pub(super) fn with_capacity(rows: usize) -> Self {
         Self { rows: Vec::with_capacity(rows), index: KeyIndex::with_capacity(rows), ..Self::default() }
     }
 
