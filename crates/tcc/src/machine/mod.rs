@@ -51,7 +51,7 @@ pub struct Live {
     pub key: TransactionKey,
     /// What it moves.
     pub content: Content,
-    /// None while undecided.
+    /// None while the log says none: it is undecided, or what its branches answered implies it.
     pub decision: Option<Decision>,
     /// When it was logged.
     pub begun_ms: Millis,
