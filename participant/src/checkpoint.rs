@@ -229,7 +229,7 @@ impl Checkpoints {
     /// Writes them on a thread of its own until the participant ends.
     pub(crate) fn on_a_thread(mut self) -> Result<JoinHandle<()>, ParticipantError> {
         let run = move || {
-            escrow_service::background::step_back();
+            escrow_journal::background::step_back();
             while self.queue.blocking_recv().is_some_and(|work| self.serve(work)) {}
         };
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(run);

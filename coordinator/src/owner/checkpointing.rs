@@ -42,7 +42,7 @@ pub(crate) type Background = Box<dyn Fn(Job) + Send>;
 /// Runs a job on a thread of its own.
 pub(crate) fn on_a_thread(job: Job) {
     let run = || {
-        escrow_service::background::step_back();
+        escrow_journal::background::step_back();
         job();
     };
     std::thread::Builder::new().name("checkpoint".into()).spawn(run).expect("a thread can be started");

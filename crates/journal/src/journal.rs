@@ -1,9 +1,9 @@
-//! The handle that servers use: appends from any thread, one writer thread, one background thread.
+//! The handle that servers use: appends from any thread, one writer thread, two background threads.
 //!
 //! ```text
-//!  owners            writer thread                          background thread
-//!  append ── queue ─▶ encode ─ write ─ fdatasync ─ publish   spare segments, trims
-//!            (grows while the last batch is written)  └─▶ callbacks
+//!  owners            writer thread                           background threads
+//!  append ── queue ─▶ encode ─ write ─ fdatasync ─ publish    one: spare segments
+//!            (grows while the last batch is written)  └─▶ callbacks   other: trims
 //! ```
 //! A batch is what arrived during the last write: no timers, no linger. Must never do I/O on the caller's thread, except
 //! in `open` and in readers. The queue is not bounded here: owners bound themselves by [`Journal::bytes_pending`], since
@@ -50,20 +50,20 @@ struct Core {
 }
 
 impl Journal {
-    /// Opens or creates the journal, see [`Log::open`], and starts its two threads.
+    /// Opens or creates the journal, see [`Log::open`], and starts its threads.
     pub fn open(disk: Arc<dyn Disk>, options: Options, from: Index) -> Result<(Journal, Opened)> {
         let (journal, steps, opened) = Journal::open_stepped(disk, options, from)?;
         journal.start(steps)?;
         Ok((journal, opened))
     }
 
-    /// Starts the two threads of a journal that was opened without.
+    /// Starts the three threads of a journal that was opened without.
     pub fn start(&self, steps: Steps) -> Result<()> {
         let Steps { writer, keeper } = steps;
-        let keeper = keeper::start(keeper)?;
+        let [spares, trims] = keeper::start(keeper)?;
         self.core.requests.want_spare();
         let writer = writer::start(writer)?;
-        self.core.threads.lock().unwrap_or_else(PoisonError::into_inner).extend([writer, keeper]);
+        self.core.threads.lock().unwrap_or_else(PoisonError::into_inner).extend([writer, spares, trims]);
         Ok(())
     }
 
@@ -79,7 +79,7 @@ impl Journal {
         let (log, opened) = Log::open(disk, options, from)?;
         let (shared, counters) = (Arc::clone(&log.shared), Arc::clone(&log.counters));
         let (inbox, requests) = (Arc::new(Inbox::new(opened.last)), Arc::new(Requests::default()));
-        let keeper = Keeper::new(&log, Arc::clone(&requests));
+        let keeper = Keeper::new(&log, &requests);
         let writer = Writer::new(log, Arc::clone(&inbox), Arc::clone(&requests));
         let core = Core { shared, counters, inbox, requests, threads: Mutex::default(), close_timeout };
         Ok((Journal { core: Arc::new(core) }, Steps { writer, keeper }, opened))
@@ -182,7 +182,7 @@ impl Journal {
         poll_fn(|context| self.core.requests.poll_done(context)).await;
     }
 
-    /// Refuses further appends, writes what is queued, ends both threads and releases the directory. Waits at most
+    /// Refuses further appends, writes what is queued, ends its threads and releases the directory. Waits at most
     /// `Options::close_timeout`. Closing twice is fine. Must not be called from a callback.
     pub fn close(&self) -> Result<()> {
         let deadline = Instant::now() + self.core.close_timeout;

@@ -20,13 +20,14 @@
 //! - `frame`, `segment`, `meta`: the encodings. `walker`: reads and checks a chain of frames.
 //! - `catalog`, `spare`, `trim`: which segments there are, the next one, and what becomes of old ones.
 //! - `recovery`: opening. [`Log`]: the synchronous core. [`Reader`]: entries in order.
-//! - [`Journal`]: handle, writer thread (`writer`) and background thread (`keeper`).
+//! - [`Journal`]: handle, writer thread (`writer`) and background threads (`keeper`). [`background`]: threads that step back.
 //!
 //! # To ensure correctness
 //! - Only `recovery` and `Log` write to live segments, and never at the same time.
 //! - A failed write or fsync is final. Nothing here ever retries an fsync.
 //! - Knows nothing of transactions, wallets, gRPC or async runtimes; payloads are opaque bytes.
 
+pub mod background;
 mod catalog;
 mod cursors;
 mod error;

@@ -12,7 +12,6 @@
 //!
 //! **Invariant:** knows nothing of transactions, shards or logs.
 
-pub mod background;
 pub mod clock;
 pub mod listen;
 pub mod malformed;

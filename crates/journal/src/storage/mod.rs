@@ -118,7 +118,7 @@ impl io::Read for SequentialRead {
 }
 
 /// Syncs of long writes come after so many bytes, so that a busy neighbour on the same disk is not held up for long.
-const SYNC_EVERY_BYTES: u64 = 8 << 20;
+const SYNC_EVERY_BYTES: u64 = 1 << 20;
 
 /// Sequential writing of an open file, from its start. Synced in steps; the last one is up to the caller.
 pub(crate) struct SequentialWrite<'a> {

@@ -1,4 +1,4 @@
-//! Threads whose work can wait, such as those that write checkpoints.
+//! Threads whose work can wait, such as those that write checkpoints or pack old segments.
 
 /// The lowest of the scheduler's weights but for nine: about a tenth of what a thread that serves callers gets where both want the
 /// same processor, and all of it where nobody else does.
@@ -8,10 +8,9 @@ const NICE: i32 = 10;
 /// processes, not of threads, does nothing.
 pub fn step_back() {
     // Linux takes the id of a thread wherever it takes that of a process (setpriority(2), "C library/kernel differences").
+    // Where it is refused the thread does its work at its old priority.
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
-        tracing::debug!(%error, "the priority of a background thread stays as it is");
-    }
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
 }
 
 #[cfg(all(test, target_os = "linux"))]
