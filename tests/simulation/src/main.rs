@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use escrow_simulation::{Canary, News, first_catch, run, run_many};
+use escrow_simulation::{Canary, News, first_catch, run, run_many, seed_to_begin_with};
 
 /// Deterministic simulation of the whole of Escrow.
 #[derive(Parser)]
@@ -41,6 +41,12 @@ struct Args {
     threads: Option<usize>,
 }
 
+impl Args {
+    fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     // What servers log, of one seed: RUST_LOG=openraft=debug, and --threads 1.
@@ -52,7 +58,7 @@ fn main() -> ExitCode {
         return one(seed, usize::from(args.replicas), args.canary, args.trace);
     }
     if args.canaries {
-        return canaries(args.first..args.first + args.seeds);
+        return canaries(&args);
     }
     many(&args)
 }
@@ -73,10 +79,12 @@ fn one(seed: u64, replicas: usize, canary: Option<Canary>, with_trace: bool) -> 
 }
 
 #[expect(clippy::print_stdout, reason = "this program prints what it finds")]
-fn canaries(seeds: std::ops::Range<u64>) -> ExitCode {
+fn canaries(args: &Args) -> ExitCode {
     let mut missed = 0;
     for &canary in Canary::ALL {
-        if let Some((seed, violation)) = first_catch(canary, seeds.clone()) {
+        let first = args.first.max(seed_to_begin_with(canary));
+        let seeds = first..first + args.seeds;
+        if let Some((seed, violation)) = first_catch(canary, seeds.clone(), args.threads()) {
             let tried = seed - seeds.start + 1;
             println!("{canary}: caught by seed {seed}, {tried} tried: {violation}");
         } else {
@@ -89,7 +97,7 @@ fn canaries(seeds: std::ops::Range<u64>) -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "this program prints what it finds")]
 fn many(args: &Args) -> ExitCode {
-    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads = args.threads();
     let seeds = args.first..args.first.saturating_add(args.seeds);
     let totals = run_many(seeds, usize::from(args.replicas), args.canary, threads, |news| match news {
         News::Done(done, took) => println!("{done} seeds, {took:.0?}"),

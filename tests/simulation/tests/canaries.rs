@@ -4,7 +4,7 @@ use escrow_invariants::Invariant::{
     self, AcknowledgedSurvives, Atomic, DecisionBeforePhaseTwo, DecisionStands, DeposedChangesNothing,
     EmptyCancelFences, OneExecution, ReplayEquals, ReservationsEnd,
 };
-use escrow_simulation::{Canary, command, first_catch, replicas_for};
+use escrow_simulation::{Canary, command, first_catch, replicas_for, seed_to_begin_with};
 
 /// Each must be caught within so many seeds.
 const SEEDS_MAX: u64 = 2_000;
@@ -43,8 +43,10 @@ const STOPPED_BY_THEMSELVES: [Canary; 2] = [Canary::CheckpointSkipsAnEntry, Cana
 #[test]
 fn every_canary_is_caught() {
     let mut missed = Vec::new();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     for &canary in Canary::ALL {
-        match first_catch(canary, 0..SEEDS_MAX) {
+        let first = seed_to_begin_with(canary);
+        match first_catch(canary, first..first + SEEDS_MAX, threads) {
             None => missed.push(canary),
             Some((seed, violation)) => {
                 eprintln!("canary {canary}: caught by seed {seed}: {violation:.120}");
