@@ -7,11 +7,12 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use escrow_journal::storage::{Disk, LockGuard};
 use escrow_journal::{Index, Journal, Options, Steps};
 use escrow_replica::{GroupLog, Position};
+use escrow_service::replay::Replay;
 use escrow_tcc::driver::{LinkKind, RetryDelays};
 use escrow_tcc::{Driver, Entry, Machine};
 use escrow_types::{Millis, ParticipantId, Partition};
@@ -162,7 +163,7 @@ fn recover(disk: &Arc<dyn Disk>, config: &Config) -> Result<Recovered, Coordinat
         );
     }
     let mut applied = checkpoint_index;
-    let mut told = Instant::now();
+    let mut replay = Replay::new(opened.last.get());
     if opened.last.get() > checkpoint_index {
         for entry in journal.read_from(Index(checkpoint_index + 1))? {
             let entry = entry?;
@@ -175,12 +176,10 @@ fn recover(disk: &Arc<dyn Disk>, config: &Config) -> Result<Recovered, Coordinat
                 .map_err(|error| CoordinatorError::Entry { index, why: error.to_string() })?;
             machine.apply_entry(&decoded);
             applied = index;
-            if told.elapsed() >= Duration::from_secs(2) {
-                told = Instant::now();
-                tracing::info!(index, last = opened.last.get(), "replaying the log");
-            }
+            replay.note(index, entry.payload.len());
         }
     }
+    replay.end();
     tracing::info!(
         checkpoint = checkpoint_index,
         applied,

@@ -4,20 +4,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use escrow_journal::storage::Disk;
 use escrow_journal::{Archive as JournalArchive, Index, Journal, Options, Reader, Steps};
 use escrow_replica::{GroupLog, Position};
+use escrow_service::replay::Replay;
 use escrow_wallet::{Entry, Wallet};
 
 use crate::config::{Archive, Config};
 use crate::error::ParticipantError;
 use crate::identity::Identity;
 use crate::store::{Held, View};
-
-/// Progress is told this often.
-const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// One shard, ready to run.
 pub(crate) struct Shard {
@@ -105,8 +102,7 @@ fn replay_all(
     last: u64,
     shards: &mut BTreeMap<u16, Shard>,
 ) -> Result<(), ParticipantError> {
-    let started = Instant::now();
-    let mut progress = started;
+    let mut replay = Replay::new(last);
     for entry in journal.read_from(Index(from))? {
         let entry = entry?;
         let index = entry.index.get();
@@ -117,14 +113,9 @@ fn replay_all(
             apply(&mut shard.wallet, &entry.payload).map_err(wrong)?;
             shard.bytes_replayed += entry.payload.len() as u64;
         }
-        if progress.elapsed() >= PROGRESS_EVERY {
-            progress = Instant::now();
-            tracing::info!(index, last, "replaying the log");
-        }
+        replay.note(index, entry.payload.len());
     }
-    let entries = (last + 1).saturating_sub(from);
-    let took_ms = started.elapsed().as_millis() as u64;
-    tracing::info!(from, last, entries, took_ms, "log replayed");
+    replay.end();
     Ok(())
 }
 

@@ -117,7 +117,8 @@ fn pack(shared: &Shared, segment: &Segment, from: &Path, to: &mut dyn Write, to_
     let last = segment.last.expect("a complete segment");
     let file = shared.disk.open(from).map_err(JournalError::io("open", from))?;
     let source = BufReader::with_capacity(BUFFER_BYTES, SequentialRead::new(file, 0));
-    let settings = FrameInfo::new().block_size(BlockSize::Max256KB).content_checksum(true);
+    // No checksum of the whole: every frame in it has one of its own, and whoever reads it checks them.
+    let settings = FrameInfo::new().block_size(BlockSize::Max256KB);
     let packer = FrameEncoder::with_frame_info(settings, BufWriter::with_capacity(BUFFER_BYTES, to));
     let tee = Tee { source, copy: packer };
     let (mut walker, _) = Walker::from_header(tee, from, shared.journal_id, segment.first)?;

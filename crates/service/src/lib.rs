@@ -16,6 +16,7 @@ pub mod clock;
 pub mod listen;
 pub mod malformed;
 mod preface;
+pub mod replay;
 pub mod replicas;
 pub mod serve;
 pub mod status;
