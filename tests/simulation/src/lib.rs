@@ -43,7 +43,7 @@ pub mod violation;
 mod world;
 
 pub use escrow_invariants::canary::Canary;
-pub use run::{News, Run, Totals, first_catch, replicas_for, run, run_many, seed_to_begin_with};
+pub use run::{News, Run, Totals, first_catch, replicas_for, run, run_many};
 pub use violation::Violation;
 pub use world::Summary;
 

@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, Once};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use escrow_invariants::canary::{Canary, sing};
@@ -110,15 +110,11 @@ pub fn run_many(
         totals
     };
     let mut all = Totals::default();
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        for worker in workers {
-            let totals = worker.join().expect("panics of servers are caught");
-            all.seeds += totals.seeds;
-            all.sum.add(&totals.sum);
-            all.found.extend(totals.found);
-        }
-    });
+    for totals in on_threads(threads, work) {
+        all.seeds += totals.seeds;
+        all.sum.add(&totals.sum);
+        all.found.extend(totals.found);
+    }
     all.took = started.elapsed();
     all
 }
@@ -131,9 +127,9 @@ pub const fn replicas_for(canary: Canary) -> usize {
     }
 }
 
-/// Where it pays to begin with a canary: what few seeds catch costs minutes from 0 on. Any seed may be the first; one that is not caught
-/// any more soon after this makes the search longer, and no less honest.
-pub const fn seed_to_begin_with(canary: Canary) -> u64 {
+/// Where it pays to begin with a canary: what few seeds catch costs minutes from the first on. Those before it come last, so that it
+/// does not matter to what is caught.
+const fn begins_at(canary: Canary) -> u64 {
     match canary {
         // A deposed leader must be asked after the new one told an outcome, and by a caller who was told: PENDING is no lie.
         Canary::DeposedLeaderAnswers => 1_400,
@@ -142,31 +138,36 @@ pub const fn seed_to_begin_with(canary: Canary) -> u64 {
     }
 }
 
-/// The first seed of a range that catches a canary, and what it said. Runs so many seeds at a time.
+/// A seed of a range that catches a canary, and what it said: the first one from where it pays to begin. Runs so many seeds at a time.
 pub fn first_catch(canary: Canary, seeds: std::ops::Range<u64>, threads: usize) -> Option<(u64, Violation)> {
-    let replicas = replicas_for(canary);
-    let (next, found) = (AtomicU64::new(seeds.start), Mutex::new(None::<(u64, Violation)>));
-    let work = || {
+    let (replicas, count) = (replicas_for(canary), seeds.end.saturating_sub(seeds.start));
+    let ahead = begins_at(canary).saturating_sub(seeds.start);
+    let (next, is_caught) = (AtomicU64::new(0), AtomicBool::new(false));
+    let catch = || {
         // Seeds are given out in order: when one is caught, all before it are done or being done.
-        while found.lock().expect("panics of servers are caught").is_none() {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
+        while !is_caught.load(Ordering::Relaxed) {
+            let turn = next.fetch_add(1, Ordering::Relaxed);
+            if turn >= count {
                 break;
             }
+            let seed = seeds.start + (ahead + turn) % count;
             if let Err(violation) = run(seed, replicas, Some(canary), false).result {
-                let mut found = found.lock().expect("panics of servers are caught");
-                if found.as_ref().is_none_or(|(first, _)| seed < *first) {
-                    *found = Some((seed, violation));
-                }
+                is_caught.store(true, Ordering::Relaxed);
+                return Some((turn, seed, violation));
             }
         }
+        None
     };
+    let caught = on_threads(threads, catch).into_iter().flatten().min_by_key(|(turn, ..)| *turn);
+    caught.map(|(_, seed, violation)| (seed, violation))
+}
+
+/// Does the same on each of so many threads.
+fn on_threads<T: Send>(threads: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            scope.spawn(work);
-        }
-    });
-    found.into_inner().expect("panics of servers are caught")
+        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(&work)).collect();
+        workers.into_iter().map(|worker| worker.join().expect("panics of servers are caught")).collect()
+    })
 }
 
 thread_local! {
