@@ -177,15 +177,15 @@ impl Log {
             } else {
                 assert!(begin.offset + frames.len() as u64 <= self.active_bytes);
                 let path = || self.shared.path(&self.shared.catalog().active_mut().name());
-                let started = Instant::now();
-                let written = if canary::is_on(Canary::AcknowledgeBeforeSync) {
-                    self.active.write_all_at(frames, begin.offset)
-                } else {
-                    self.active.write_all_durably(frames, begin.offset)
-                };
-                written.map_err(|error| JournalError::io("write and sync", &path())(error))?;
+                self.active
+                    .write_all_at(frames, begin.offset)
+                    .map_err(|error| JournalError::io("write", &path())(error))?;
                 self.shared.set_written(last);
                 self.counters.write(frames.len() as u64);
+                let started = Instant::now();
+                if !canary::is_on(Canary::AcknowledgeBeforeSync) {
+                    self.active.sync_data().map_err(|error| JournalError::io("sync", &path())(error))?;
+                }
                 self.counters.sync(started.elapsed());
             }
             self.shared.set_durable(last);

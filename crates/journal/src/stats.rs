@@ -14,7 +14,7 @@ pub struct Stats {
     pub writes: u64,
     /// Bytes of frames written.
     pub bytes: u64,
-    /// Syncs on the path of an entry, each with the write that it makes durable where the disk does both at once.
+    /// fdatasyncs on the path of an entry.
     pub syncs: u64,
     /// Time spent in them, in nanoseconds.
     pub sync_total_ns: u64,

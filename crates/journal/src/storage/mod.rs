@@ -62,13 +62,6 @@ pub trait DiskFile: Send + Sync {
     /// Makes written bytes durable, and the file's size.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// Writes all bytes and makes them durable, as [`DiskFile::write_all_at`] and [`DiskFile::sync_data`] do; after a failure of
-    /// either nothing is known about them.
-    fn write_all_durably(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(bytes, offset)?;
-        self.sync_data()
-    }
-
     /// Size in bytes.
     fn size(&self) -> io::Result<u64>;
 

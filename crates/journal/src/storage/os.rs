@@ -106,27 +106,6 @@ impl DiskFile for File {
         Ok(rustix::fs::fdatasync(self)?)
     }
 
-    /// In one call where the system has it (Linux, `RWF_DSYNC`): it writes as much and waits for as much, but is entered once and looks
-    /// at these bytes only, not at the whole file.
-    #[cfg(target_os = "linux")]
-    fn write_all_durably(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        use rustix::io::{Errno, ReadWriteFlags, pwritev2};
-        match pwritev2(self, &[io::IoSlice::new(bytes)], offset, ReadWriteFlags::DSYNC) {
-            Ok(written) if written == bytes.len() => Ok(()),
-            // The rest comes after it: all of it is synced again, since a short write says nothing of what is durable.
-            Ok(written) => {
-                FileExt::write_all_at(self, &bytes[written..], offset + written as u64)?;
-                self.sync_data()
-            }
-            // Nothing was written, and no sync has failed: the file system or the kernel does not know the flag.
-            Err(Errno::NOTSUP | Errno::NOSYS) => {
-                FileExt::write_all_at(self, bytes, offset)?;
-                self.sync_data()
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
     fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
@@ -162,18 +141,6 @@ mod tests {
         assert_eq!(OsDisk.lock(&path).map(drop).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(held);
         OsDisk.lock(&path).unwrap();
-    }
-
-    #[test]
-    fn what_is_written_durably_reads_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        let file = OsDisk.create_new(&path).unwrap();
-        file.write_all_durably(&[1; 5_000], 0).unwrap();
-        file.write_all_durably(&[2; 3_000], 4_000).unwrap();
-        file.write_all_durably(&[], 9).unwrap();
-        let expected = [[1; 4_000].as_slice(), &[2; 3_000]].concat();
-        assert_eq!(read_all(&OsDisk, &path).unwrap().unwrap(), expected);
     }
 
     #[test]
