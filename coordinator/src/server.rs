@@ -12,7 +12,7 @@ use std::time::Instant;
 use escrow_journal::storage::{Disk, LockGuard};
 use escrow_journal::{Index, Journal, Options, Steps};
 use escrow_replica::{GroupLog, Position};
-use escrow_service::replay::Replay;
+use escrow_service::progress::Progress;
 use escrow_tcc::driver::{LinkKind, RetryDelays};
 use escrow_tcc::{Driver, Entry, Machine};
 use escrow_types::{Millis, ParticipantId, Partition};
@@ -163,7 +163,7 @@ fn recover(disk: &Arc<dyn Disk>, config: &Config) -> Result<Recovered, Coordinat
         );
     }
     let mut applied = checkpoint_index;
-    let mut replay = Replay::new(opened.last.get());
+    let mut progress = Progress::new("replay of the log", opened.last.get());
     if opened.last.get() > checkpoint_index {
         for entry in journal.read_from(Index(checkpoint_index + 1))? {
             let entry = entry?;
@@ -176,10 +176,10 @@ fn recover(disk: &Arc<dyn Disk>, config: &Config) -> Result<Recovered, Coordinat
                 .map_err(|error| CoordinatorError::Entry { index, why: error.to_string() })?;
             machine.apply_entry(&decoded);
             applied = index;
-            replay.note(index, entry.payload.len());
+            progress.note(index, entry.payload.len());
         }
     }
-    replay.end();
+    progress.end();
     tracing::info!(
         checkpoint = checkpoint_index,
         applied,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use escrow_journal::storage::Disk;
 use escrow_journal::{Archive as JournalArchive, Index, Journal, Options, Reader, Steps};
 use escrow_replica::{GroupLog, Position};
-use escrow_service::replay::Replay;
+use escrow_service::progress::Progress;
 use escrow_wallet::{Entry, Wallet};
 
 use crate::config::{Archive, Config};
@@ -102,7 +102,7 @@ fn replay_all(
     last: u64,
     shards: &mut BTreeMap<u16, Shard>,
 ) -> Result<(), ParticipantError> {
-    let mut replay = Replay::new(last);
+    let mut progress = Progress::new("replay of the log", last);
     for entry in journal.read_from(Index(from))? {
         let entry = entry?;
         let index = entry.index.get();
@@ -113,9 +113,9 @@ fn replay_all(
             apply(&mut shard.wallet, &entry.payload).map_err(wrong)?;
             shard.bytes_replayed += entry.payload.len() as u64;
         }
-        replay.note(index, entry.payload.len());
+        progress.note(index, entry.payload.len());
     }
-    replay.end();
+    progress.end();
     Ok(())
 }
 

@@ -16,7 +16,7 @@ pub mod clock;
 pub mod listen;
 pub mod malformed;
 mod preface;
-pub mod replay;
+pub mod progress;
 pub mod replicas;
 pub mod serve;
 pub mod status;

@@ -1,13 +1,14 @@
-//! The replay of a log at a start: tells how far it is while it takes long, and how fast it went.
+//! Work at a start that may take long: tells how far it is meanwhile, and how fast it went.
 
 use std::time::{Duration, Instant};
 
-/// A replay that takes longer than this says how far it is, each time.
+/// Work that takes longer than this says how far it is, each time.
 const TOLD_EVERY: Duration = Duration::from_secs(2);
 
-/// A replay under way.
+/// Work under way.
 #[derive(Debug)]
-pub struct Replay {
+pub struct Progress {
+    what: &'static str,
     started: Instant,
     told: Instant,
     last: u64,
@@ -15,31 +16,31 @@ pub struct Replay {
     bytes: u64,
 }
 
-impl Replay {
-    /// Begins one that leads to the entry `last`.
-    pub fn new(last: u64) -> Self {
+impl Progress {
+    /// Begins some work that leads to the entry `last`.
+    pub fn new(what: &'static str, last: u64) -> Self {
         let now = Instant::now();
-        Self { started: now, told: now, last, entries: 0, bytes: 0 }
+        Self { what, started: now, told: now, last, entries: 0, bytes: 0 }
     }
 
-    /// Notes that the entry at `index`, of so many bytes, was replayed.
+    /// Notes that the entry at `index`, of so many bytes, is done.
     pub fn note(&mut self, index: u64, bytes: usize) {
         self.entries += 1;
         self.bytes += bytes as u64;
         if self.told.elapsed() >= TOLD_EVERY {
             self.told = Instant::now();
-            tracing::info!(index, last = self.last, "replaying the log");
+            tracing::info!(index, last = self.last, "{}: under way", self.what);
         }
     }
 
-    /// Tells what was replayed, if anything was.
+    /// Tells what was done, if anything was.
     pub fn end(self) {
         if self.entries > 0 {
             let took = self.started.elapsed();
-            let Self { last, entries, bytes, .. } = self;
+            let Self { what, last, entries, bytes, .. } = self;
             let took_ms = took.as_millis() as u64;
             let mib_per_s = mib_per_second(bytes, took);
-            tracing::info!(last, entries, bytes, took_ms, mib_per_s, "log replayed");
+            tracing::info!(last, entries, bytes, took_ms, mib_per_s, "{what}: done");
         }
     }
 }
@@ -63,9 +64,9 @@ mod tests {
 
     #[test]
     fn every_entry_counts_once() {
-        let mut replay = Replay::new(7);
-        (5..=7).for_each(|index| replay.note(index, 100));
-        assert_eq!((replay.entries, replay.bytes), (3, 300));
-        replay.end();
+        let mut progress = Progress::new("test", 7);
+        (5..=7).for_each(|index| progress.note(index, 100));
+        assert_eq!((progress.entries, progress.bytes), (3, 300));
+        progress.end();
     }
 }
