@@ -127,6 +127,10 @@ impl Model {
         self.find(xid).expect("it is there")
     }
 
+    fn live(&self) -> Vec<(u32, u64)> {
+        self.transactions.iter().filter(|transaction| !transaction.over).map(|t| t.xid).collect()
+    }
+
     pub(super) fn tell(&mut self, xid: (u32, u64), what: &str, wants: impl Fn(Wait, u64) -> bool) {
         let waiters = std::mem::take(&mut self.get(xid).waiters);
         let (told, rest): (Vec<_>, Vec<_>) =
@@ -372,9 +376,7 @@ impl Model {
     pub(super) fn pass(&mut self, millis: u64) {
         self.now += millis;
         let now = self.now;
-        let live: Vec<_> =
-            self.transactions.iter().filter(|transaction| !transaction.over).map(|t| t.xid).collect();
-        for xid in live {
+        for xid in self.live() {
             let transaction = self.get(xid);
             let awaited = transaction.one_phase && transaction.sent();
             let text = match transaction.decision {
@@ -416,9 +418,7 @@ impl Model {
     pub(super) fn link(&mut self, shard: u16, state: LinkState) {
         self.links[usize::from(shard)] = state;
         if state == LinkState::Ready {
-            let live: Vec<_> =
-                self.transactions.iter().filter(|transaction| !transaction.over).map(|t| t.xid).collect();
-            for xid in live {
+            for xid in self.live() {
                 let branches = self.get(xid).branches.iter_mut();
                 branches.filter(|branch| branch.shard == shard).for_each(|branch| branch.out = false);
                 if self.get(xid).begun {
@@ -455,6 +455,10 @@ impl Model {
         self.links = [LinkState::Waiting; 3];
         self.epoch += 1;
         self.next = 0;
+        // Recovery goes on at once with what is left over; nobody is connected yet, but time may be up already.
+        for xid in self.live() {
+            self.send(xid, None);
+        }
     }
 
     /// A caller or an operator wants to end it.
