@@ -89,7 +89,7 @@ fn play(commands: &[Command], copies: &[(usize, usize)]) -> Wallet {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(400), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn everything_twice_ends_as_once(
