@@ -23,10 +23,19 @@ use crate::error::ParticipantError;
 use crate::ground::WriteCheckpoints;
 use crate::identity::Identity;
 use crate::snapshot;
-use crate::store::{Held, Meta, View};
+use crate::store::{Held, Meta, View, Written};
 
-/// The index that a checkpoint made durable, or the final failure.
-pub(crate) type Done = Result<u64, ParticipantError>;
+/// What a checkpoint made durable, or the final failure.
+pub(crate) type Done = Result<Checkpointed, ParticipantError>;
+
+/// A checkpoint that is durable.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Checkpointed {
+    /// The index that it includes.
+    pub(crate) applied: u64,
+    /// Of records that it wrote.
+    pub(crate) bytes: u64,
+}
 
 /// Hears of a file that was made, and the position that it is of.
 pub(crate) type TellExported = Box<dyn FnOnce(Result<Vec<u8>, ParticipantError>) + Send>;
@@ -318,14 +327,14 @@ impl Checkpoints {
         assert!(applied >= *checkpointed, "checkpoints go forwards");
         let written = view.commit()?;
         *checkpointed = applied;
-        let (records, files_synced) = (written.records, written.files_synced);
+        let Written { records, bytes, files_synced } = written;
         let took_ms = started.elapsed().as_millis() as u64;
-        tracing::info!(shard, applied, records, files_synced, took_ms, "checkpoint written");
+        tracing::info!(shard, applied, records, bytes, files_synced, took_ms, "checkpoint written");
         // A group's log gives up by itself what it does not need.
         if !is_replica && self.holds.load(Ordering::SeqCst) == 0 {
             let oldest = self.views.values().map(|(_, checkpointed)| *checkpointed).min().unwrap_or(0);
             self.journal.trim(Index(oldest));
         }
-        Ok(applied)
+        Ok(Checkpointed { applied, bytes })
     }
 }

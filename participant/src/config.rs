@@ -33,7 +33,8 @@ pub struct Config {
     pub shards: Vec<u16>,
     /// A checkpoint at least this often, while anything changes.
     pub checkpoint_interval_ms: u64,
-    /// A checkpoint at least every so many bytes of log.
+    /// A checkpoint after so many bytes of log; after up to four times as many if the last one was large, and the shard has no
+    /// other replicas.
     pub checkpoint_bytes: u64,
     /// Size of a log segment.
     pub segment_bytes: u64,

@@ -8,6 +8,7 @@
 //! No timers and no linger: an entry is what arrived since the last turn; the journal gathers entries while it writes.
 //! Reads are answered from applied state. Where the shard is a replica, a group stands in the journal's place: see [`seat`].
 
+mod checkpointing;
 mod mailbox;
 mod reads;
 mod seat;
@@ -16,16 +17,16 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use escrow_invariants::{Canary, canary};
-use escrow_journal::{Group, Index, Journal, JournalFailure};
-use escrow_replica::Position;
+use escrow_journal::{Group, Journal, JournalFailure};
 use escrow_types::Millis;
 use escrow_wallet::{Entry, Wallet};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-use crate::checkpoint::{Checkpointer, Done, Room, Writing};
+use crate::checkpoint::Checkpointer;
 use crate::error::ParticipantError;
 use crate::failpoint;
+use checkpointing::{Checkpoint, Copying, Due, room, wait};
 pub(crate) use mailbox::{Handle, Reached, ReadBounds, Refused, Submission, View};
 use mailbox::{Job, Limits};
 pub(crate) use seat::Seat;
@@ -35,9 +36,6 @@ const TURN_JOBS_MAX: usize = 4_096;
 
 /// An entry is closed when it has grown to this size, if a single command does not make it larger.
 const ENTRY_BYTES: usize = 8 << 20;
-
-/// Chunks of 64 rows that are copied at a time for a checkpoint: a fraction of a millisecond, and 256 KiB of balances.
-const PART_CHUNKS: usize = 64;
 
 /// The wall clock, Unix milliseconds. It reaches the wallet as data of an entry only.
 pub(crate) fn now_ms() -> Millis {
@@ -103,8 +101,8 @@ pub(crate) struct Owner {
     /// An entry is closed before it outgrows this: [`ENTRY_BYTES`], or what fits into a smaller segment.
     entry_bytes_max: usize,
     pending: VecDeque<Pending>,
-    /// Bytes of log since the last checkpoint.
-    bytes_logged: u64,
+    /// When the next checkpoint is due by what was logged.
+    due: Due,
     /// A checkpoint that has begun, and of which not everything was copied.
     copying: Option<Copying>,
     checkpoint_running: Option<Checkpoint>,
@@ -115,19 +113,6 @@ pub(crate) struct Owner {
     reached: Reached,
     /// Snapshots that wait for a checkpoint.
     exports: Vec<seat::Export>,
-}
-
-/// A checkpoint that is being copied, between turns.
-struct Copying {
-    writing: Writing,
-    position: Option<Position>,
-}
-
-/// A checkpoint that was handed over and is being written.
-struct Checkpoint {
-    done: oneshot::Receiver<Done>,
-    /// Of a replica: the position that it is of.
-    position: Option<Position>,
 }
 
 impl Owner {
@@ -145,6 +130,8 @@ impl Owner {
         let group = seat.as_ref().map(|seat| (seat.replica.clone(), seat.serving()));
         let reached = Reached::new(start.applied);
         let limits = Limits { commands: commands_max, bytes: bytes_max, payload_bytes: payload_bytes_max };
+        // The log of a group is kept in memory until a checkpoint.
+        let due = Due::new(start.checkpoint_bytes, bytes_replayed, seat.is_none());
         let (handle, jobs) = Handle::new(start.shard, &limits, group, reached.clone());
         let owner = Self {
             seat,
@@ -155,7 +142,7 @@ impl Owner {
             jobs,
             entry_bytes_max: ENTRY_BYTES.min(payload_bytes_max),
             pending: VecDeque::new(),
-            bytes_logged: bytes_replayed,
+            due,
             copying: None,
             checkpoint_running: None,
         };
@@ -193,7 +180,7 @@ impl Owner {
             }
             // Also when there is always something else to do.
             self.try_copy();
-            is_due |= self.bytes_logged >= self.start.checkpoint_bytes;
+            is_due |= self.due.is_due();
             if is_due && self.start_checkpoint() {
                 checkpoint_due.as_mut().reset(Instant::now() + self.start.checkpoint_interval);
             }
@@ -201,19 +188,6 @@ impl Owner {
         self.end_checkpoint().await?;
         self.start_checkpoint();
         self.end_checkpoint().await
-    }
-
-    /// Copies and awaits what is left of a checkpoint.
-    async fn end_checkpoint(&mut self) -> Result<(), ParticipantError> {
-        while self.copying.is_some() {
-            let room = room(self.copying.as_ref()).await;
-            self.copy(room);
-        }
-        if self.checkpoint_running.is_some() {
-            let done = wait(&mut self.checkpoint_running).await;
-            self.checkpointed(done)?;
-        }
-        Ok(())
     }
 
     /// Logs the commands of a turn; answers its reads.
@@ -265,7 +239,7 @@ impl Owner {
             }
             return Ok(());
         }
-        self.bytes_logged += payload.len() as u64;
+        self.due.logged(payload.len() as u64);
         let index = self.start.journal.append(Group(self.start.shard), payload)?;
         if canary::is_on(Canary::AnswerBeforeDurable) {
             for submission in submissions {
@@ -306,66 +280,6 @@ impl Owner {
     fn view(&self) -> View<'_> {
         let Start { wallet, applied, checkpointed, clock, .. } = &self.start;
         View { wallet, applied: *applied, checkpointed: *checkpointed, now: clock() }
-    }
-
-    const fn is_checkpointing(&self) -> bool {
-        self.copying.is_some() || self.checkpoint_running.is_some()
-    }
-
-    /// Begins a checkpoint of the state as it is, if anything changed. False while one is being copied or written.
-    fn start_checkpoint(&mut self) -> bool {
-        if self.is_checkpointing() || self.is_installing() {
-            return false;
-        }
-        self.bytes_logged = 0;
-        let Start { shard, wallet, applied, checkpointed, checkpointer, .. } = &mut self.start;
-        let claimed = *applied + u64::from(canary::is_on(Canary::CheckpointSkipsAnEntry));
-        if applied != checkpointed || wallet.has_changes() {
-            let position = self.seat.as_ref().map(|seat| seat.position.clone());
-            let encoded = position.as_ref().map_or_else(Vec::new, Position::encode);
-            let writing = checkpointer.begin(*shard, claimed, encoded);
-            if wallet.has_changes() {
-                writing.add(wallet.begin_changes(), None);
-            }
-            self.copying = Some(Copying { writing, position });
-        }
-        true
-    }
-
-    /// Copies a part, if there is something to be copied and room for it.
-    fn try_copy(&mut self) {
-        if let Some(room) = self.copying.as_ref().and_then(|copying| copying.writing.try_room()) {
-            self.copy(room);
-        }
-    }
-
-    /// Copies a part, or hands the checkpoint over if there is none left. The state goes on changing between the parts: they
-    /// are of the moment when the checkpoint began.
-    fn copy(&mut self, room: Room) {
-        let Some(Copying { writing, .. }) = &self.copying else { return };
-        if let Some(part) = self.start.wallet.copy_changes(PART_CHUNKS) {
-            writing.add(part, Some(room));
-            return;
-        }
-        let Some(Copying { writing, position }) = self.copying.take() else { return };
-        self.checkpoint_running = Some(Checkpoint { done: writing.commit(), position });
-        self.export_ready();
-    }
-
-    fn checkpointed(&mut self, done: Option<Done>) -> Result<(), ParticipantError> {
-        let running = self.checkpoint_running.take();
-        let index = done.ok_or(ParticipantError::Ended("the checkpoint thread"))??;
-        match (&self.seat, running.and_then(|running| running.position)) {
-            // A snapshot that was installed meanwhile is ahead of it.
-            (Some(_), _) if index < self.start.checkpointed => return Ok(()),
-            (Some(seat), Some(position)) => seat.replica.checkpointed(position),
-            _ => {
-                assert!(Index(index) <= self.start.journal.durable(), "a checkpoint is of durable entries");
-            }
-        }
-        self.start.checkpointed = index;
-        self.export_ready();
-        Ok(())
     }
 }
 
@@ -424,20 +338,4 @@ impl Owner {
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that whoever could say stop is gone, which also means stop.
     let _ = stop.wait_for(|&stop| stop).await;
-}
-
-/// Room for a part of a checkpoint; never if none is being copied. Safe to cancel.
-async fn room(copying: Option<&Copying>) -> Room {
-    match copying {
-        Some(copying) => copying.writing.room().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for a checkpoint, for ever if none is running. Safe to cancel: the receiver stays where it is.
-async fn wait(running: &mut Option<Checkpoint>) -> Option<Done> {
-    match running {
-        Some(checkpoint) => (&mut checkpoint.done).await.ok(),
-        None => std::future::pending().await,
-    }
 }

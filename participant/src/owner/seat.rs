@@ -280,7 +280,7 @@ impl Owner {
         self.start.applied = entry.index();
         self.reached.set(entry.index());
         if let Some(commands) = &entry.commands {
-            self.bytes_logged += commands.len() as u64;
+            self.due.logged(commands.len() as u64);
             if is_own {
                 self.apply_own(entry.term());
             } else {
@@ -323,7 +323,7 @@ impl Owner {
         self.start.applied = applied;
         self.reached.set(applied);
         self.start.checkpointed = applied;
-        self.bytes_logged = 0;
+        self.due.begun();
         self.answer_reads();
     }
 

@@ -21,7 +21,7 @@ use escrow_journal::storage::Disk;
 use escrow_types::codec::{Malformed, Put as _, Take};
 use escrow_wallet::view::Record;
 
-use super::{Meta, Store};
+use super::{Meta, Store, Written};
 use crate::error::ParticipantError;
 use crate::failpoint;
 use crate::records::{Reader, Writer};
@@ -48,6 +48,7 @@ pub(super) struct Draft {
     /// Since they do not.
     file: Option<Writer>,
     records: usize,
+    bytes: u64,
 }
 
 /// Records of one batch.
@@ -57,13 +58,18 @@ struct Part {
     bytes: usize,
 }
 
+/// Of key and value.
+fn size((key, value): &Record) -> usize {
+    key.len() + value.as_ref().map_or(0, Vec::len)
+}
+
 impl Part {
     fn is_full(&self) -> bool {
         self.records.len() >= PART_RECORDS || self.bytes >= PART_BYTES
     }
 
     fn push(&mut self, record: Record) {
-        self.bytes += record.0.len() + record.1.as_ref().map_or(0, Vec::len);
+        self.bytes += size(&record);
         self.records.push(record);
     }
 
@@ -135,11 +141,12 @@ fn read_header(header: &[u8]) -> Result<(u64, Meta), Malformed> {
 
 impl Draft {
     pub(super) fn new(dir: &Path, base: u64, meta: Meta) -> Self {
-        Self { meta, base, dir: dir.to_owned(), part: Part::default(), file: None, records: 0 }
+        Self { meta, base, dir: dir.to_owned(), part: Part::default(), file: None, records: 0, bytes: 0 }
     }
 
     pub(super) fn put(&mut self, disk: &dyn Disk, record: Record) -> io::Result<()> {
         self.records += 1;
+        self.bytes += size(&record) as u64;
         if self.file.is_none() && self.part.is_full() {
             let header = header(self.base, &self.meta);
             let mut file = Writer::create(disk, &unfinished(&self.dir), MAGIC, &header)?;
@@ -165,8 +172,8 @@ pub(super) enum Unfinished {
 }
 
 impl Store {
-    /// Writes a checkpoint all of which is there, durably. Gives how many records and synced files.
-    pub(super) fn commit_draft(&self, mut draft: Draft) -> Result<(usize, usize), ParticipantError> {
+    /// Writes a checkpoint all of which is there, durably.
+    pub(super) fn commit_draft(&self, mut draft: Draft) -> Result<Written, ParticipantError> {
         let files_synced = if let Some(writer) = draft.file.take() {
             self.put_parts(self.seal(writer)?, &draft.meta)?
         } else {
@@ -176,7 +183,7 @@ impl Store {
             failpoint::die_at("participant::during_checkpoint");
             self.sync()?
         };
-        Ok((draft.records, files_synced))
+        Ok(Written { records: draft.records, bytes: draft.bytes, files_synced })
     }
 
     /// Gives a file its name, when it is whole and durable.

@@ -87,12 +87,14 @@ impl View for MemoryView {
     fn commit(&mut self) -> Result<Written, ParticipantError> {
         let draft = std::mem::take(&mut self.draft);
         let mut records = self.lock();
+        let mut bytes = 0;
         for (key, value) in draft {
+            bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
             match value {
                 Some(value) => records.insert(key, value),
                 None => records.remove(&key),
             };
         }
-        Ok(Written { records: records.len(), files_synced: 0 })
+        Ok(Written { records: records.len(), bytes, files_synced: 0 })
     }
 }

@@ -98,6 +98,8 @@ pub(crate) struct Store {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Written {
     pub(crate) records: usize,
+    /// Of keys and values.
+    pub(crate) bytes: u64,
     /// Files of sled that were synced.
     pub(crate) files_synced: usize,
 }
@@ -219,8 +221,7 @@ impl View for Store {
 
     fn commit(&mut self) -> Result<Written, ParticipantError> {
         let draft = self.draft.take().expect("a checkpoint was begun");
-        let (records, files_synced) = self.commit_draft(draft)?;
-        Ok(Written { records, files_synced })
+        self.commit_draft(draft)
     }
 }
 
