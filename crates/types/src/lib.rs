@@ -10,6 +10,7 @@
 //! - [`reason`]: why a transaction was canceled or a request refused: one catalogue
 //! - [`position`]: what a read must include
 //! - [`dense`]: sequences without a gap
+//! - [`KeyIndex`]: where the row of a key is
 //! - [`routing`]: which shard holds an account
 //! - [`span`]: spans of time as people write them
 //! - [`digest`]: the order-independent hash that says whether two states are equal
@@ -21,6 +22,7 @@ pub mod codec;
 pub mod dense;
 pub mod digest;
 pub mod id;
+mod key_index;
 pub mod money;
 pub mod position;
 pub mod reason;
@@ -30,6 +32,7 @@ pub mod xid;
 
 pub use digest::Digest;
 pub use id::{AccountId, AccountKey, IdError, TransactionId, TransactionKey};
+pub use key_index::{KeyIndex, Position};
 pub use money::{Amount, AmountError, Currency};
 pub use position::{NoPosition, ReadPosition};
 pub use reason::{Answer, Reason};

@@ -1,4 +1,4 @@
-//! What a Try and a Confirm cost: batches of 8,192 over 100,000 accounts, without log and wire; what an account, a
+//! What a Try and a Confirm cost: batches of 8,192 over few and many accounts, without log and wire; what an account, a
 //! reservation and a fence hold in memory; and how long a checkpoint of a million accounts keeps its owner. Bounded: some
 //! seconds.
 
@@ -9,7 +9,8 @@ use escrow_wallet::{
     Command, EndBatch, Hello, OpenAccount, Overdraft, Sender, TryBatch, Wallet, Watermark, kind_of,
 };
 
-const ACCOUNTS: u64 = 100_000;
+/// Those of the first fit the processor's cache, those of the last are a third of a gigabyte.
+const ACCOUNTS: [u64; 3] = [10_000, 100_000, 5_000_000];
 const BATCH: u64 = 8_192;
 const BATCHES: u64 = 500;
 const SENDER: Sender = Sender::new(Partition(0), Epoch(1));
@@ -27,23 +28,29 @@ impl Numbers {
 }
 
 fn main() {
+    ACCOUNTS.into_iter().for_each(branches);
+    memory();
+}
+
+/// Times Trys and Confirms over so many accounts.
+fn branches(accounts: u64) {
     let mut wallet = Wallet::default();
-    let ids: Vec<AccountId> =
-        (0..ACCOUNTS).map(|number| AccountId::new(&format!("account-{number}")).expect("short")).collect();
-    let keys: Vec<u128> = ids.iter().map(|id| id.key().0).collect();
-    let rows = ids.into_iter().map(|id| OpenAccount {
-        id,
-        currency: Currency::USD,
-        overdraft: Overdraft::Unlimited,
-    });
-    wallet.apply(0, &Command::OpenAccounts(rows.collect()));
+    let mut keys = Vec::new();
+    for first in (0..accounts).step_by(10_000) {
+        let ids = (first..first + 10_000)
+            .map(|number| AccountId::new(&format!("account-{number}")).expect("short"));
+        let (currency, overdraft) = (Currency::USD, Overdraft::Unlimited);
+        let rows: Vec<_> = ids.map(|id| OpenAccount { id, currency, overdraft }).collect();
+        keys.extend(rows.iter().map(|row| row.id.key().0));
+        wallet.apply(0, &Command::OpenAccounts(rows));
+    }
     wallet.apply(0, &Command::Hello(Hello { partition: Partition(0), epoch: Epoch(1), unfinished: vec![] }));
 
     let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
     let (mut trying, mut confirming) = (Duration::ZERO, Duration::ZERO);
     for batch in 0..BATCHES {
         let sequences: Vec<u64> = (batch * BATCH..(batch + 1) * BATCH).collect();
-        let accounts = sequences.iter().map(|_| keys[(numbers.next() % ACCOUNTS) as usize]).collect();
+        let accounts = sequences.iter().map(|_| keys[(numbers.next() % accounts) as usize]).collect();
         let kinds = sequences.iter().map(|_| kind_of(Currency::USD, numbers.next() & 1 == 0)).collect();
         let amounts = vec![1; sequences.len()];
         let tries = TryBatch::new(SENDER, Epoch(1), 0, sequences.clone(), accounts, amounts, kinds);
@@ -69,11 +76,11 @@ fn main() {
     let digest = wallet.digest();
     let digested = start.elapsed();
     report(&[
+        format!("accounts     {accounts:6}"),
         format!("try          {:6.1} ns a branch", each(trying)),
         format!("confirm      {:6.1} ns a branch", each(confirming)),
         format!("digest       {digested:?} ({digest})"),
     ]);
-    memory();
 }
 
 /// Bytes that something leaves allocated, for each of so many.

@@ -1,7 +1,6 @@
 //! The accounts: their ids as callers gave them, in the order of their opening, with an index by key.
 
-use escrow_types::{AccountId, AccountKey};
-use hashbrown::HashTable;
+use escrow_types::{AccountId, AccountKey, KeyIndex};
 
 use crate::chunks::{Chunks, rows_of};
 
@@ -19,7 +18,7 @@ pub(crate) struct Account {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Accounts {
     rows: Vec<Account>,
-    index: HashTable<u32>,
+    index: KeyIndex,
     pub(crate) chunks: Chunks<Vec<Account>>,
 }
 
@@ -32,14 +31,14 @@ const fn hash(key: AccountKey) -> u64 {
 
 impl Accounts {
     pub(crate) fn find(&self, key: AccountKey) -> Option<u32> {
-        self.index.find(hash(key), |&place| self.rows[place as usize].key == key).copied()
+        self.index.find(hash(key), |place| self.rows[place as usize].key == key)
     }
 
     /// Adds an account, which must not be there yet.
     pub(crate) fn push(&mut self, account: Account) -> u32 {
         let place = u32::try_from(self.rows.len()).expect("the place of an account has 32 bits");
         let rows = &self.rows;
-        self.index.insert_unique(hash(account.key), place, |&place| hash(rows[place as usize].key));
+        self.index.insert(hash(account.key), place, |_| false);
         self.chunks.change(place, |chunk| copy(rows, chunk));
         self.rows.push(account);
         place

@@ -5,8 +5,7 @@
 
 use escrow_invariants::{Invariant, hold};
 use escrow_types::codec::{Malformed, Put as _, Take};
-use escrow_types::{AccountKey, Amount, Currency, Reason};
-use hashbrown::HashTable;
+use escrow_types::{AccountKey, Amount, Currency, KeyIndex, Reason};
 
 use crate::chunks::{Chunks, rows_of};
 
@@ -177,13 +176,13 @@ impl Balance {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Balances {
     rows: Vec<Balance>,
-    index: HashTable<u32>,
+    index: KeyIndex,
     pub(crate) chunks: Chunks<Vec<Balance>>,
 }
 
 /// A fixed hash: two rounds of multiply and fold. Keys are UUIDs or hashes already; the order of the index is never seen.
 #[inline]
-fn hash(key: AccountKey, currency: u16) -> u64 {
+pub(crate) fn hash(key: AccountKey, currency: u16) -> u64 {
     const fn fold(a: u64, b: u64) -> u64 {
         let product = (a as u128).wrapping_mul(b as u128);
         (product as u64) ^ ((product >> 64) as u64)
@@ -194,13 +193,29 @@ fn hash(key: AccountKey, currency: u16) -> u64 {
 }
 
 impl Balances {
-    #[inline]
     pub(crate) fn find(&self, key: AccountKey, currency: u16) -> Option<u32> {
-        let same = |&row: &u32| {
+        self.find_hashed(hash(key, currency), key, currency)
+    }
+
+    /// As [`Balances::find`], with the [`hash`] of both.
+    #[inline]
+    pub(crate) fn find_hashed(&self, hash: u64, key: AccountKey, currency: u16) -> Option<u32> {
+        self.index.find(hash, |row| {
             let balance = &self.rows[row as usize];
             balance.key == key && balance.currency.numeric() == currency
-        };
-        self.index.find(hash(key, currency), same).copied()
+        })
+    }
+
+    /// Only for speed: this hash is looked for next. Many at once cost hardly more than one.
+    #[inline]
+    pub(crate) fn look_ahead(&self, hash: u64) {
+        self.index.look_ahead(hash);
+    }
+
+    /// Only for speed: this row is changed next. As [`Balances::look_ahead`].
+    #[inline]
+    pub(crate) fn fetch(&self, row: u32) {
+        std::hint::black_box(self.rows[row as usize].posted);
     }
 
     /// Adds a row, which must not be there yet.
@@ -208,8 +223,7 @@ impl Balances {
         assert!(self.rows.len() < ROWS_MAX, "the number of a balance has 31 bits");
         let row = self.rows.len() as u32;
         let rows = &self.rows;
-        let rehash = |&row: &u32| hash(rows[row as usize].key, rows[row as usize].currency.numeric());
-        self.index.insert_unique(hash(balance.key, balance.currency.numeric()), row, rehash);
+        self.index.insert(hash(balance.key, balance.currency.numeric()), row, |_| false);
         self.chunks.change(row, |chunk| copy(rows, chunk));
         self.rows.push(balance);
         row

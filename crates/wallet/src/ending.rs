@@ -11,6 +11,9 @@ use crate::partition::{PartitionState, Place};
 use crate::slot::{Slot, State};
 use crate::wallet::Wallet;
 
+/// Balances are fetched this many branches at a time: enough to overlap their cache misses, few enough to stay in cache.
+const FETCH_ROWS: usize = 32;
+
 impl Wallet {
     pub(crate) fn confirm_batch(&mut self, batch: &EndBatch) -> BranchAnswers {
         let Some(partial) = batch.partial() else {
@@ -45,9 +48,16 @@ impl Wallet {
         let admitted = self.admit(batch.sender, batch.epoch);
         match (admitted, self.partitions.get_mut(&batch.sender.partition)) {
             (Ok(()), Some(partition)) => {
-                for &sequence in batch.sequences() {
-                    let answer = end(&mut self.ledger, partition, sequence);
-                    answers.push(sequence, answer);
+                for sequences in batch.sequences().chunks(FETCH_ROWS) {
+                    let held = |&sequence: &Sequence| match find(partition, batch, sequence) {
+                        Ok((_, State::Reserved(branch))) => Some(branch),
+                        _ => None,
+                    };
+                    self.ledger.fetch_ahead(sequences.iter().filter_map(held));
+                    for &sequence in sequences {
+                        let answer = end(&mut self.ledger, partition, sequence);
+                        answers.push(sequence, answer);
+                    }
                 }
             }
             (Err(answer), _) => batch.sequences().iter().for_each(|&sequence| answers.push(sequence, answer)),

@@ -6,7 +6,7 @@ use escrow_types::{AccountKey, Amount, Currency, Millis, Reason, Xid};
 
 use crate::accounts::{Account, Accounts};
 use crate::answers::Opened;
-use crate::balances::{Balance, Balances, NO_ROW, Overdraft};
+use crate::balances::{Balance, Balances, NO_ROW, Overdraft, hash};
 use crate::branches::{Branches, Chain, Leg};
 use crate::command::{CREDIT, OpenAccount, SetFrozen};
 
@@ -17,7 +17,9 @@ pub(crate) struct Ledger {
     pub(crate) balances: Balances,
     pub(crate) branches: Branches,
     currencies: Currencies,
-    /// The balances of some rows of the batch at hand, or [`NO_ROW`], and the first of those rows.
+    /// The hashes of some rows of the batch at hand.
+    hashes: Vec<u64>,
+    /// The balances of those rows, or [`NO_ROW`], and the first of the rows.
     found: Vec<u32>,
     found_first: usize,
 }
@@ -30,6 +32,7 @@ impl Default for Ledger {
             balances,
             branches,
             currencies: Currencies::new(),
+            hashes: Vec::new(),
             found: Vec::new(),
             found_first: 0,
         }
@@ -62,15 +65,34 @@ impl Ledger {
         amount > 0 && self.currencies.has(kind & !CREDIT)
     }
 
-    /// Finds the balances of some neighbouring branches, before any of them is looked at. Each costs a cache miss; in a
-    /// loop of its own the processor waits for many of them at once.
+    /// Finds the balances of some neighbouring branches, before any of them is looked at. Each costs a cache miss in the index and
+    /// another in its row; in loops of their own the processor waits for many of them at once.
     #[inline]
-    pub(crate) fn find_ahead(&mut self, first: usize, legs: impl Iterator<Item = (u128, Amount, u16)>) {
-        self.found_first = first;
-        self.found.clear();
-        let balances = &self.balances;
-        let find = |account, kind: u16| balances.find(AccountKey(account), kind & !CREDIT).unwrap_or(NO_ROW);
-        self.found.extend(legs.map(|(account, _, kind)| find(account, kind)));
+    pub(crate) fn find_ahead(
+        &mut self,
+        first: usize,
+        legs: impl Iterator<Item = (u128, Amount, u16)> + Clone,
+    ) {
+        let Self { balances, hashes, found, found_first, .. } = self;
+        *found_first = first;
+        hashes.clear();
+        hashes.extend(legs.clone().map(|(account, _, kind)| hash(AccountKey(account), kind & !CREDIT)));
+        for &hash in hashes.iter() {
+            balances.look_ahead(hash);
+        }
+        let find = |(&hash, (account, _, kind)): (&u64, (u128, Amount, u16))| {
+            balances.find_hashed(hash, AccountKey(account), kind & !CREDIT).unwrap_or(NO_ROW)
+        };
+        found.clear();
+        found.extend(hashes.iter().zip(legs).map(find));
+    }
+
+    /// Fetches the balances of some reserved branches, before any of them is ended. As [`Ledger::find_ahead`].
+    #[inline]
+    pub(crate) fn fetch_ahead(&self, places: impl Iterator<Item = u32>) {
+        for place in places {
+            self.branches.legs(place).for_each(|leg| self.balances.fetch(leg.row()));
+        }
     }
 
     /// Reserves all legs, or none. Each leg sees what those before it left. `rows` are among those

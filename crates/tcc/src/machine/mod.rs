@@ -5,7 +5,6 @@
 //! changes nothing: see [`Remembered`].)
 
 mod checkpoint;
-mod key_index;
 mod remembered;
 
 pub use remembered::{Mark, Older, Outcome, Remembered, Row};

@@ -8,10 +8,9 @@
 //! logged or digested depends on them, and a leader that is deposed takes them out again.
 
 use escrow_invariants::{Invariant, hold};
-use escrow_types::{Epoch, Millis, Partition, Reason, Sequence, TransactionKey, Xid};
+use escrow_types::{Epoch, KeyIndex, Millis, Partition, Reason, Sequence, TransactionKey, Xid};
 
 use super::Decision;
-use super::key_index::KeyIndex;
 use crate::hash::spread;
 
 /// Marks that stay on a transaction for ever.
@@ -175,9 +174,7 @@ impl Remembered {
         // A key comes again only after it left the window; the newer row then stands for it. Rows that were handed over while they
         // were expected are in the index, but not here.
         let is_same = |at: u32| rows.get(at as usize).is_some_and(|other| other.key == row.key);
-        index.insert(hash(row.key), position, is_same, |at| {
-            rows.get(at as usize).map_or(u64::from(at), |row| hash(row.key))
-        });
+        index.insert(hash(row.key), position, is_same);
     }
 
     /// Nothing of what is expected will be: another leader writes the log.

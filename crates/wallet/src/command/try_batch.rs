@@ -68,7 +68,10 @@ impl TryBatch {
     }
 
     /// The legs of some rows: account key, amount, kind.
-    pub fn legs(&self, rows: Range<usize>) -> impl ExactSizeIterator<Item = (u128, Amount, u16)> + '_ {
+    pub fn legs(
+        &self,
+        rows: Range<usize>,
+    ) -> impl ExactSizeIterator<Item = (u128, Amount, u16)> + Clone + '_ {
         let (accounts, amounts) = (&self.accounts[rows.clone()], &self.amounts[rows.clone()]);
         accounts
             .iter()

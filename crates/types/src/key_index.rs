@@ -2,12 +2,13 @@
 //!
 //! A general table keeps its marks and its values in two places, so that a key that is not there and is then inserted costs two
 //! cache misses, in a table of megabytes that is looked at once a transaction. Here both are one word, eight of them to a cache
-//! line: what was looked at ahead is inserted without a miss. Nothing is ever removed, but all at once.
+//! line: what was looked at ahead is inserted without a miss. Nothing is ever removed, but all at once. The highest bits of a
+//! hash say where it belongs, and are kept: a table that grows goes through its own slots in order, and reads no row.
 //!
 //! Must never decide that two keys are equal: it only says where to look, and the caller compares.
 
 /// The position of a row.
-pub(super) type Position = u32;
+pub type Position = u32;
 
 /// No more than this share of the slots is used, in eighths: linear probing gets long beyond.
 const FULL_EIGHTHS: usize = 5;
@@ -15,10 +16,12 @@ const SLOTS_MIN: usize = 64;
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
-pub(super) struct KeyIndex {
-    /// The upper half of the hash above the position plus one; 0 is free. A power of two of them, or none at all.
+pub struct KeyIndex {
+    /// The upper half of the hash above the position plus one; 0 is free. A power of two of them, up to 2^32, or none at all.
     slots: Vec<u64>,
     used: usize,
+    /// The place of a hash is what is left when it is shifted by so much.
+    shift: u32,
 }
 
 const fn slot_of(hash: u64, position: Position) -> u64 {
@@ -27,19 +30,20 @@ const fn slot_of(hash: u64, position: Position) -> u64 {
 
 impl KeyIndex {
     /// Empty, with room for so many rows.
-    pub(super) fn with_capacity(rows: usize) -> Self {
+    pub fn with_capacity(rows: usize) -> Self {
         if rows == 0 {
             return Self::default();
         }
         let slots = (rows * 8).div_ceil(FULL_EIGHTHS).next_power_of_two().max(SLOTS_MIN);
-        Self { slots: vec![0; slots], used: 0 }
+        Self { slots: vec![0; slots], used: 0, shift: u64::BITS - slots.ilog2() }
     }
 
-    /// The slots in which a hash may be, in order, up to and with the first free one.
+    /// The slots in which a hash may be, in order. Only its upper half counts.
     #[inline]
     fn probe(&self, hash: u64) -> impl Iterator<Item = usize> + use<> {
         let mask = self.slots.len().wrapping_sub(1);
-        (0..self.slots.len()).map(move |step| (hash as usize).wrapping_add(step) & mask)
+        let first = hash.unbounded_shr(self.shift) as usize;
+        (0..self.slots.len()).map(move |step| first.wrapping_add(step) & mask)
     }
 
     /// The slot of the row that `is` accepts (`Ok`), or the free one where it would be; `None` where there is no slot at all.
@@ -60,23 +64,16 @@ impl KeyIndex {
 
     /// The position of the row with this hash that `is` accepts.
     #[inline]
-    pub(super) fn find(&self, hash: u64, is: impl Fn(Position) -> bool) -> Option<Position> {
+    pub fn find(&self, hash: u64, is: impl Fn(Position) -> bool) -> Option<Position> {
         let at = self.slot(hash, is)?.ok()?;
         Some((self.slots[at] as u32) - 1)
     }
 
-    /// Puts a row in. It takes the place of the one that `is_same` accepts, if there is one. `hash_of` tells the hashes of all rows
-    /// that are in, for when the table grows.
+    /// Puts a row in. It takes the place of the one that `is_same` accepts, if there is one.
     #[inline]
-    pub(super) fn insert(
-        &mut self,
-        hash: u64,
-        position: Position,
-        is_same: impl Fn(Position) -> bool,
-        hash_of: impl Fn(Position) -> u64,
-    ) {
+    pub fn insert(&mut self, hash: u64, position: Position, is_same: impl Fn(Position) -> bool) {
         if self.used * 8 >= self.slots.len() * FULL_EIGHTHS {
-            self.grow(hash_of);
+            self.grow();
         }
         match self.slot(hash, is_same).expect("there are free slots") {
             Ok(at) => self.slots[at] = slot_of(hash, position),
@@ -88,19 +85,17 @@ impl KeyIndex {
     }
 
     /// Forgets everything; the room stays.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.slots.fill(0);
         self.used = 0;
     }
 
     #[cold]
-    fn grow(&mut self, hash_of: impl Fn(Position) -> u64) {
+    fn grow(&mut self) {
         let mut larger = Self::with_capacity(self.used.max(1) * 2);
-        let positions = self.slots.iter().filter(|&&slot| slot != 0).map(|&slot| (slot as u32) - 1);
-        for position in positions {
-            let hash = hash_of(position);
-            let free = larger.probe(hash).find(|&at| larger.slots[at] == 0).expect("there are free slots");
-            larger.slots[free] = slot_of(hash, position);
+        for &slot in self.slots.iter().filter(|&&slot| slot != 0) {
+            let free = larger.probe(slot).find(|&at| larger.slots[at] == 0).expect("there are free slots");
+            larger.slots[free] = slot;
         }
         larger.used = self.used;
         *self = larger;
@@ -108,7 +103,7 @@ impl KeyIndex {
 
     /// Only for speed: this hash is looked for next. Many at once cost hardly more than one.
     #[inline]
-    pub(super) fn look_ahead(&self, hash: u64) {
+    pub fn look_ahead(&self, hash: u64) {
         if let Some(at) = self.probe(hash).next() {
             std::hint::black_box(self.slots[at]);
         }
@@ -123,7 +118,7 @@ mod tests {
 
     /// Few different hashes: every slot is fought for, and equal tags are common.
     fn hash(key: u64) -> u64 {
-        (key % 7) << 40 | (key % 5)
+        (key % 7) << 60 | (key % 5) << 32
     }
 
     #[test]
@@ -137,7 +132,7 @@ mod tests {
             let position = keys.len() as Position;
             keys.push(key);
             let of = |at: Position| keys[at as usize];
-            index.insert(hash(key), position, |at| of(at) == key, |at| hash(of(at)));
+            index.insert(hash(key), position, |at| of(at) == key);
             expected.insert(key, position);
         }
         for key in 0..3_000 {
@@ -161,7 +156,7 @@ mod tests {
         for round in 0..3 {
             for row in 0..100 {
                 assert_eq!(index.find(u64::from(row), |at| at == row), None, "round {round}");
-                index.insert(u64::from(row), row, |at| at == row, u64::from);
+                index.insert(u64::from(row), row, |at| at == row);
             }
             index.clear();
         }
@@ -174,7 +169,7 @@ mod tests {
             let mut index = KeyIndex::with_capacity(rows);
             let slots = index.slots.len();
             for row in 0..rows as Position {
-                index.insert(u64::from(row) << 33, row, |_| false, |_| unreachable!("it does not grow"));
+                index.insert(u64::from(row) << 33, row, |_| false);
             }
             assert_eq!(index.slots.len(), slots, "{rows}");
         }
@@ -184,7 +179,7 @@ mod tests {
     fn it_grows_by_doubling() {
         let (mut index, mut sizes) = (KeyIndex::default(), Vec::new());
         for row in 0..10_000 {
-            index.insert(u64::from(row) << 33, row, |_| false, |row| u64::from(row) << 33);
+            index.insert(u64::from(row).rotate_right(10), row, |_| false);
             if sizes.last() != Some(&index.slots.len()) {
                 sizes.push(index.slots.len());
             }
