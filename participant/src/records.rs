@@ -9,10 +9,10 @@
 //! **Invariant:** a file that is cut, or altered, is refused before anything of it is used; at no time more than a piece
 //! of it is in memory.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write as _};
 use std::path::Path;
 
-use escrow_journal::storage::{Disk, DiskFile};
+use escrow_journal::storage::{Disk, DiskFile, SequentialWrite};
 use escrow_wallet::view::Record;
 
 /// In place of a length: no more records, or no value.
@@ -24,9 +24,8 @@ const PIECE_BYTES: usize = 256 << 10;
 
 /// A file that is being written.
 pub(crate) struct Writer {
-    file: Box<dyn DiskFile>,
+    file: SequentialWrite<Box<dyn DiskFile>>,
     piece: Vec<u8>,
-    offset: u64,
     crc: u32,
     records: u64,
 }
@@ -36,9 +35,9 @@ impl Writer {
     pub(crate) fn create(disk: &dyn Disk, path: &Path, magic: [u8; 8], header: &[u8]) -> io::Result<Self> {
         // If it stays, the next line says so.
         let _ = disk.remove(path);
-        let file = disk.create_new(path)?;
+        let file = SequentialWrite::new(disk.create_new(path)?, 0);
         let piece = Vec::with_capacity(PIECE_BYTES);
-        let mut this = Self { file, piece, offset: 0, crc: 0, records: 0 };
+        let mut this = Self { file, piece, crc: 0, records: 0 };
         this.append(&magic)?;
         this.field(header)?;
         Ok(this)
@@ -54,13 +53,13 @@ impl Writer {
         }
     }
 
-    /// Ends the file; syncs nothing.
+    /// Ends the file. Not everything is synced.
     pub(crate) fn finish(mut self) -> io::Result<Box<dyn DiskFile>> {
         self.append(&NONE.to_le_bytes())?;
         self.append(&self.records.to_le_bytes())?;
         self.write()?;
-        self.file.write_all_at(&self.crc.to_le_bytes(), self.offset)?;
-        Ok(self.file)
+        self.file.write_all(&self.crc.to_le_bytes())?;
+        Ok(self.file.into_file())
     }
 
     fn field(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -77,8 +76,7 @@ impl Writer {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        self.file.write_all_at(&self.piece, self.offset)?;
-        self.offset += self.piece.len() as u64;
+        self.file.write_all(&self.piece)?;
         self.crc = crc32c::crc32c_append(self.crc, &self.piece);
         self.piece.clear();
         Ok(())

@@ -5,11 +5,11 @@
 //! each block of rows; a look-up that passes time range and filter costs one read of one block.
 
 use std::cmp::Reverse;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use escrow_journal::storage::{Disk, DiskFile, durable_replace_with};
+use escrow_journal::storage::{Disk, DiskFile, SequentialWrite, durable_replace_with};
 use escrow_tcc::machine::{Outcome, Row};
 use escrow_types::codec::{Malformed, Put as _, Take};
 use escrow_types::{Epoch, Millis, TransactionKey};
@@ -142,22 +142,17 @@ fn invalid(why: &'static str) -> io::Error {
 /// So many rows are read and written at a time.
 const CHUNK_ROWS: usize = 1 << 14;
 
-/// Writes rows and header piece by piece. Synced in steps: the log is on the same disk, and a sync of much holds its own up.
+/// Writes rows and header piece by piece.
 fn write_rows(file: &dyn DiskFile, summary: &Summary, rows: &[&Row]) -> io::Result<()> {
-    const SYNC_EVERY_CHUNKS: usize = 8;
-    let (mut offset, mut crc) = (HEADER_BYTES as u64, 0);
+    let (mut out, mut crc) = (SequentialWrite::new(file, HEADER_BYTES as u64), 0);
     let mut bytes = Vec::with_capacity(CHUNK_ROWS.min(rows.len()) * ROW_BYTES);
-    for (number, chunk) in rows.chunks(CHUNK_ROWS).enumerate() {
+    for chunk in rows.chunks(CHUNK_ROWS) {
         bytes.clear();
         for row in chunk {
             put_row(&mut bytes, row);
         }
         crc = crc32c::crc32c_append(crc, &bytes);
-        file.write_all_at(&bytes, offset)?;
-        offset += bytes.len() as u64;
-        if number % SYNC_EVERY_CHUNKS == SYNC_EVERY_CHUNKS - 1 {
-            file.sync_data()?;
-        }
+        out.write_all(&bytes)?;
     }
     file.write_all_at(&header(summary, crc), 0)
 }

@@ -6,10 +6,10 @@
 //! Integers are little endian; runs are in the order in which the checkpoint names them. **Invariant:** a file that is cut, or altered, is
 //! refused before anything of it is used; it is durable under its final name before anything is replaced.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use escrow_journal::storage::{Disk, DiskFile, durable_replace};
+use escrow_journal::storage::{Disk, DiskFile, SequentialWrite, durable_replace};
 
 use super::{Checkpoint, Run, runs_dir};
 
@@ -28,15 +28,13 @@ fn wrong(why: impl std::fmt::Display) -> io::Error {
 
 /// Writes a file from its start, and sums it up.
 struct Out<'a> {
-    file: &'a dyn DiskFile,
-    offset: u64,
+    file: SequentialWrite<&'a dyn DiskFile>,
     crc: u32,
 }
 
 impl Out<'_> {
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, self.offset)?;
-        self.offset += bytes.len() as u64;
+        self.file.write_all(bytes)?;
         self.crc = crc32c::crc32c_append(self.crc, bytes);
         Ok(())
     }
@@ -49,7 +47,7 @@ pub(crate) fn export(disk: &dyn Disk, data_dir: &Path, path: &Path) -> io::Resul
     // Left by an attempt that broke off.
     let _ = disk.remove(path);
     let file = disk.create_new(path)?;
-    let mut out = Out { file: &*file, offset: 0, crc: 0 };
+    let mut out = Out { file: SequentialWrite::new(&*file, 0), crc: 0 };
     out.put(MAGIC)?;
     let bytes = checkpoint.encode();
     out.put(&(bytes.len() as u64).to_le_bytes())?;
@@ -60,8 +58,8 @@ pub(crate) fn export(disk: &dyn Disk, data_dir: &Path, path: &Path) -> io::Resul
         out.put(&size.to_le_bytes())?;
         copy(&*run, 0, size, &mut |piece| out.put(piece))?;
     }
-    let Out { offset, crc, .. } = out;
-    file.write_all_at(&crc.to_le_bytes(), offset)?;
+    let Out { file: mut rest, crc } = out;
+    rest.write_all(&crc.to_le_bytes())?;
     Ok(checkpoint.position)
 }
 

@@ -31,6 +31,9 @@ use crate::records::{Reader, Writer};
 const PART_RECORDS: usize = 64;
 const PART_BYTES: usize = 256 << 10;
 
+/// What sled has written of a large checkpoint is synced in steps: the log is on the same disk, and a sync of much holds its own up.
+const SYNC_EVERY_PARTS: usize = 16;
+
 /// The last byte is the version of the records: see `escrow_wallet::view`.
 const MAGIC: [u8; 8] = *b"ESCROWD2";
 
@@ -201,9 +204,12 @@ impl Store {
     /// Puts a whole checkpoint into sled, and takes its file away.
     fn put_parts(&self, reader: Reader, meta: &Meta) -> Result<usize, ParticipantError> {
         let path = file(&self.dir);
-        for part in Parts::of(reader, meta) {
+        for (number, part) in Parts::of(reader, meta).enumerate() {
             self.apply(part.map_err(ParticipantError::file(&path))?)?;
             failpoint::die_at("participant::between_parts");
+            if number % SYNC_EVERY_PARTS == SYNC_EVERY_PARTS - 1 {
+                self.sync_files()?;
+            }
         }
         // What says that all is there must not be durable before all is.
         self.sync()?;

@@ -169,6 +169,11 @@ impl Store {
     /// Makes everything durable that is in sled; gives how many files it synced.
     fn sync(&self) -> Result<usize, ParticipantError> {
         self.tree.flush().map_err(|error| self.failed(error))?;
+        self.sync_files()
+    }
+
+    /// Makes durable what sled has written to its files so far, which is not everything; gives how many there are.
+    fn sync_files(&self) -> Result<usize, ParticipantError> {
         Ok(sync::sync_all(&self.path).map_err(|error| self.failed(error))?.len())
     }
 

@@ -18,6 +18,7 @@ pub use prng::SplitMix64;
 pub use sim::SimDisk;
 
 use std::io;
+use std::ops::Deref;
 use std::path::Path;
 
 /// A place where files live.
@@ -120,26 +121,34 @@ impl io::Read for SequentialRead {
 /// Syncs of long writes come after so many bytes, so that a busy neighbour on the same disk is not held up for long.
 const SYNC_EVERY_BYTES: u64 = 1 << 20;
 
-/// Sequential writing of an open file, from its start. Synced in steps; the last one is up to the caller.
-pub(crate) struct SequentialWrite<'a> {
-    file: &'a dyn DiskFile,
+/// Sequential writing of an open file. Synced in steps: a sync of much holds up those of a log on the same disk for as long as it
+/// takes. The last one is up to the caller.
+pub struct SequentialWrite<F> {
+    file: F,
     offset: u64,
-    synced: u64,
+    unsynced: u64,
 }
 
-impl<'a> SequentialWrite<'a> {
-    pub(crate) fn new(file: &'a dyn DiskFile) -> SequentialWrite<'a> {
-        SequentialWrite { file, offset: 0, synced: 0 }
+impl<F: Deref<Target: DiskFile>> SequentialWrite<F> {
+    /// Writes from an offset on.
+    pub const fn new(file: F, offset: u64) -> Self {
+        Self { file, offset, unsynced: 0 }
+    }
+
+    /// The file. Not everything is synced.
+    pub fn into_file(self) -> F {
+        self.file
     }
 }
 
-impl io::Write for SequentialWrite<'_> {
+impl<F: Deref<Target: DiskFile>> io::Write for SequentialWrite<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write_all_at(bytes, self.offset)?;
         self.offset += bytes.len() as u64;
-        if self.offset - self.synced >= SYNC_EVERY_BYTES {
+        self.unsynced += bytes.len() as u64;
+        if self.unsynced >= SYNC_EVERY_BYTES {
             self.file.sync_data()?;
-            self.synced = self.offset;
+            self.unsynced = 0;
         }
         Ok(bytes.len())
     }
