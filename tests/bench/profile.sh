@@ -19,6 +19,7 @@ Examples:
   tests/bench/profile.sh --out bulk.svg
   tests/bench/profile.sh --out unary.svg -- --mode unary --in-flight 1024
 
+The data is in a temporary directory: set TMPDIR if that is in memory, where a sync costs nothing.
 Needs perf (Debian: linux-perf), inferno (cargo install inferno) and python3; nothing else here needs the first two.
 HELP
 }
@@ -28,8 +29,8 @@ die() {
     exit 2
 }
 
-cd "$(dirname "$0")/../.."
-escrow=target/release/escrow after=15 seconds=6 out=profile.svg load=(--mode bulk)
+here=$(cd "$(dirname "$0")/../.." && pwd)
+escrow=$here/target/release/escrow after=15 seconds=6 out=profile.svg load=(--mode bulk)
 while (($#)); do
     case $1 in
     -h | --help) usage && exit ;;
@@ -45,6 +46,8 @@ for tool in perf inferno-collapse-perf inferno-flamegraph python3; do
     command -v "$tool" >/dev/null || die "$tool is missing: see --help"
 done
 [[ -x $escrow ]] || die "$escrow is missing: cargo build --release, or --escrow FILE"
+[[ $after =~ ^[0-9]+$ && $seconds =~ ^[1-9][0-9]*$ ]] || die "--after and --seconds are whole numbers"
+: >"$out" || die "$out cannot be written"
 
 dir=$(mktemp -d)
 up_pid='' bench_pid=''
@@ -86,13 +89,17 @@ done
 "$escrow" bench --endpoint "$endpoint" --duration "$((after + seconds + 2))s" --no-verify "${load[@]}" >"$dir/bench.txt" 2>&1 &
 bench_pid=$!
 echo "$bench_pid load-generator" >>"$dir/processes"
-sleep "$after"
+for _ in $(seq "$after"); do
+    kill -0 "$bench_pid" 2>/dev/null || die "the load ended too early: $(tail -n 3 "$dir/bench.txt")"
+    sleep 1
+done
 pids=$(awk '$1 != "endpoint" { print $1 }' "$dir/processes" | paste -sd,)
 perf record --quiet --event cpu-clock --freq 199 --call-graph dwarf,8192 --output "$dir/perf.data" --pid "$pids" -- sleep "$seconds"
 wait "$bench_pid" || die "the load failed: $(tail -n 3 "$dir/bench.txt")"
 bench_pid=''
 
-perf script --no-inline --fields +pid --input "$dir/perf.data" 2>/dev/null | inferno-collapse-perf --pid >"$dir/folded"
+perf script --no-inline --fields +pid --input "$dir/perf.data" 2>"$dir/perf.log" | inferno-collapse-perf --pid >"$dir/folded" ||
+    die "the samples could not be read: $(tail -n 3 "$dir/perf.log")"
 # A stack begins with `thread-pid/…`: the process first, then the thread. What starts every thread says nothing.
 python3 - "$dir/processes" "$dir/folded" >"$dir/named" <<'PYTHON'
 import re, sys

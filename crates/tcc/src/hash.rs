@@ -49,14 +49,16 @@ mod tests {
     #[test]
     fn keys_that_count_anywhere_spread_over_buckets_and_tags() {
         for shift in 0..116 {
-            let (mut buckets, mut tags) = (vec![0u32; 4_096], vec![0u32; 128]);
+            let (mut buckets, mut tags, mut places) = (vec![0u32; 4_096], vec![0u32; 128], vec![0u32; 4_096]);
             for number in 0..4_096u128 {
                 let hash = spread((number << shift) | (0b11 << 62));
                 buckets[hash as usize % 4_096] += 1;
                 tags[(hash >> 57) as usize] += 1;
+                places[(hash >> 52) as usize] += 1;
             }
             let fullest = (buckets.iter().max().unwrap(), tags.iter().max().unwrap());
             assert!(*fullest.0 <= 16 && *fullest.1 <= 96, "shift {shift}: {fullest:?}");
+            assert!(places.iter().all(|&count| count <= 16), "shift {shift}: {:?}", places.iter().max());
         }
     }
 }

@@ -8,7 +8,7 @@
 //! Must never decide that two keys are equal: it only says where to look, and the caller compares.
 
 /// The position of a row.
-pub type Position = u32;
+type Position = u32;
 
 /// No more than this share of the slots is used, in eighths: linear probing gets long beyond.
 const FULL_EIGHTHS: usize = 5;
@@ -35,6 +35,7 @@ impl KeyIndex {
             return Self::default();
         }
         let slots = (rows * 8).div_ceil(FULL_EIGHTHS).next_power_of_two().max(SLOTS_MIN);
+        assert!(slots as u64 <= 1 << 32, "a slot keeps 32 bits of a hash, which say where it belongs");
         Self { slots: vec![0; slots], used: 0, shift: u64::BITS - slots.ilog2() }
     }
 
@@ -118,7 +119,8 @@ mod tests {
 
     /// Few different hashes: every slot is fought for, and equal tags are common.
     fn hash(key: u64) -> u64 {
-        (key % 7) << 60 | (key % 5) << 32
+        // Some belong at the end of the table, and go on at its beginning.
+        (key % 7 + 9) << 60 | (key % 5) << 32
     }
 
     #[test]
@@ -185,5 +187,8 @@ mod tests {
             }
         }
         assert_eq!(sizes, [64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384]);
+        for row in 0..10_000 {
+            assert_eq!(index.find(u64::from(row).rotate_right(10), |at| at == row), Some(row));
+        }
     }
 }

@@ -32,7 +32,7 @@ pub mod xid;
 
 pub use digest::Digest;
 pub use id::{AccountId, AccountKey, IdError, TransactionId, TransactionKey};
-pub use key_index::{KeyIndex, Position};
+pub use key_index::KeyIndex;
 pub use money::{Amount, AmountError, Currency};
 pub use position::{NoPosition, ReadPosition};
 pub use reason::{Answer, Reason};

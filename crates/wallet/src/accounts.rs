@@ -2,6 +2,7 @@
 
 use escrow_types::{AccountId, AccountKey, KeyIndex};
 
+use crate::balances;
 use crate::chunks::{Chunks, rows_of};
 
 /// One account.
@@ -22,11 +23,9 @@ pub(crate) struct Accounts {
     pub(crate) chunks: Chunks<Vec<Account>>,
 }
 
-const fn hash(key: AccountKey) -> u64 {
-    let (high, low) = key.halves();
-    let product = ((high ^ 0x13_19_8A_2E) as u128).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ low as u128;
-    let product = product.wrapping_mul(0xD6E8_FEB8_6659_FD93);
-    (product as u64) ^ ((product >> 64) as u64)
+/// As that of balances.
+fn hash(key: AccountKey) -> u64 {
+    balances::hash(key, 0)
 }
 
 impl Accounts {

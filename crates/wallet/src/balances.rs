@@ -260,6 +260,7 @@ fn copy(rows: &[Balance], chunk: u32) -> Vec<Balance> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use escrow_types::Slot;
 
     fn balance(posted: i64, overdraft: Overdraft) -> Balance {
         Balance { posted, ..Balance::new(AccountKey(1), 0, Currency::USD, overdraft) }
@@ -317,6 +318,22 @@ mod tests {
     #[should_panic(expected = "invariant 2")]
     fn releasing_more_than_is_held_stops_the_process() {
         balance(0, Overdraft::Forbidden).release(false, 1);
+    }
+
+    /// The index places rows by the highest bits of their hash; a shard has accounts of its own slots only.
+    #[test]
+    fn keys_that_count_anywhere_spread_over_the_index_of_each_shard() {
+        for shift in 0..116 {
+            let mut places = [vec![0u32; 4_096], vec![0u32; 4_096]];
+            for number in 0..8_192u128 {
+                let key = AccountKey((number << shift) | (0b11 << 62));
+                let shard = usize::from(Slot::of(key).shard_of(2));
+                places[shard][(hash(key, Currency::USD.numeric()) >> 52) as usize] += 1;
+            }
+            let fullest = places.iter().flatten().max();
+            // The mean is 1. Neighbours that are as full as that make a look-up longer, by some words of a cache line or two.
+            assert!(fullest.is_some_and(|&count| count <= 32), "shift {shift}: {fullest:?}");
+        }
     }
 
     #[test]

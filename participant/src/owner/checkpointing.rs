@@ -30,7 +30,8 @@ pub(super) struct Checkpoint {
 /// So many bytes are logged at least for each one that the last checkpoint wrote: what is written to views is then a small share
 /// of what is written to the log, however many accounts there are.
 const LOGGED_PER_BYTE: u64 = 4;
-/// But no more than so many times the bytes that are configured: a restart replays them.
+/// But no more than so many times the bytes that are configured: a restart replays them, and what is logged while a checkpoint is
+/// written.
 const CONFIGURED_MAX: u64 = 4;
 
 /// When a checkpoint is due by the bytes that were logged.
@@ -57,8 +58,8 @@ impl Due {
         self.logged = self.logged.saturating_add(bytes);
     }
 
-    /// A checkpoint has begun: it is of all that was logged.
-    pub(super) const fn begun(&mut self) {
+    /// A checkpoint has begun, or a snapshot was installed. What is logged and not applied yet counts as if it was of it.
+    pub(super) const fn restart(&mut self) {
         self.logged = 0;
     }
 
@@ -81,7 +82,7 @@ impl Owner {
         if self.is_checkpointing() || self.is_installing() {
             return false;
         }
-        self.due.begun();
+        self.due.restart();
         let Start { shard, wallet, applied, checkpointed, checkpointer, .. } = &mut self.start;
         let claimed = *applied + u64::from(canary::is_on(Canary::CheckpointSkipsAnEntry));
         if applied != checkpointed || wallet.has_changes() {
@@ -175,7 +176,7 @@ mod tests {
         assert!(!due.is_due());
         due.logged(1);
         assert!(due.is_due(), "what was replayed counts");
-        due.begun();
+        due.restart();
         assert!(!due.is_due());
         due.written(25);
         due.logged(100);

@@ -323,7 +323,7 @@ impl Owner {
         self.start.applied = applied;
         self.reached.set(applied);
         self.start.checkpointed = applied;
-        self.due.begun();
+        self.due.restart();
         self.answer_reads();
     }
 

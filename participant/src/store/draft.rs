@@ -380,6 +380,24 @@ mod tests {
         }
     }
 
+    /// Its files are synced several times on the way.
+    #[test]
+    fn a_checkpoint_of_very_many_accounts_is_read_back() {
+        const MANY: u64 = 70_000;
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, ..) = open(dir.path());
+        let mut wallet = Wallet::default();
+        let (currency, overdraft) = (Currency::USD, Overdraft::Forbidden);
+        let rows = (0..MANY).map(|number| OpenAccount { id: id(number), currency, overdraft });
+        wallet.apply(5, &Command::OpenAccounts(rows.collect()));
+        let written = store.write(Some(&wallet.take_changes()), &meta(7)).unwrap();
+        assert!(written.records > 2 * SYNC_EVERY_PARTS * PART_RECORDS, "{written:?}");
+        assert!((20 * MANY..200 * MANY).contains(&written.bytes), "{written:?}");
+        drop(store);
+        let (_store, applied, digest) = open(dir.path());
+        assert_eq!((applied, digest), (7, wallet.digest()));
+    }
+
     #[test]
     fn a_crash_before_the_file_has_its_name_leaves_the_checkpoint_before() {
         let dir = tempfile::tempdir().unwrap();

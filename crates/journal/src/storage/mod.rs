@@ -142,12 +142,13 @@ impl<F: Deref<Target: DiskFile>> SequentialWrite<F> {
 }
 
 impl<F: Deref<Target: DiskFile>> io::Write for SequentialWrite<F> {
+    /// Takes all bytes, or fails. A failure is final: what was written is then not known.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_all_at(bytes, self.offset)?;
+        self.file.write_all_at(bytes, self.offset).map_err(never_again)?;
         self.offset += bytes.len() as u64;
         self.unsynced += bytes.len() as u64;
         if self.unsynced >= SYNC_EVERY_BYTES {
-            self.file.sync_data()?;
+            self.file.sync_data().map_err(never_again)?;
             self.unsynced = 0;
         }
         Ok(bytes.len())
@@ -156,6 +157,11 @@ impl<F: Deref<Target: DiskFile>> io::Write for SequentialWrite<F> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// `write_all` of the standard library takes this kind of error to mean that nothing was done, and writes the bytes again.
+fn never_again(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::Interrupted { io::Error::other(error) } else { error }
 }
 
 /// Replaces the file at `path` by one with these bytes, or creates it: after a crash at any instant it is wholly the old
@@ -207,5 +213,65 @@ fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+
+    /// Counts what is asked of it; its first sync may be interrupted.
+    #[derive(Default)]
+    struct Counted {
+        written: AtomicU64,
+        syncs: AtomicU64,
+        is_interrupted: bool,
+    }
+
+    impl DiskFile for Counted {
+        fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+            Ok(0)
+        }
+        fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            assert_eq!(
+                offset,
+                100 + self.written.fetch_add(bytes.len() as u64, Relaxed),
+                "one after the other"
+            );
+            Ok(())
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            let is_first = self.syncs.fetch_add(1, Relaxed) == 0;
+            if self.is_interrupted && is_first { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+        }
+        fn size(&self) -> io::Result<u64> {
+            Ok(0)
+        }
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn long_writes_are_synced_in_steps() {
+        let file = Counted::default();
+        let mut out = SequentialWrite::new(&file, 100);
+        for _ in 0..10 {
+            out.write_all(&vec![7; 300 << 10]).unwrap();
+        }
+        assert_eq!((file.written.load(Relaxed), file.syncs.load(Relaxed)), (3_000 << 10, 2));
+    }
+
+    /// It once was, by `write_all` of the standard library: the bytes were then there twice.
+    #[test]
+    fn a_sync_that_is_interrupted_is_not_tried_again() {
+        let file = Counted { is_interrupted: true, ..Counted::default() };
+        let mut out = SequentialWrite::new(&file, 100);
+        assert!(out.write_all(&vec![7; 2 << 20]).is_err());
+        assert_eq!((file.written.load(Relaxed), file.syncs.load(Relaxed)), (2 << 20, 1));
     }
 }
