@@ -140,7 +140,10 @@ impl Unbound {
         let (close, closed) = tokio::sync::oneshot::channel::<()>();
         let begun = async { drop(begun.await) };
         let closed = async { drop(closed.await) };
-        let serving = escrow_service::serve_until(incoming, service.routes(), limits, begun, closed);
+        let serving = {
+            let (transfers, others) = (service.transfers(), service.routes());
+            escrow_service::serve_until(incoming, transfers, others, limits, begun, closed)
+        };
         tokio::pin!(serving, shutdown);
         let result = tokio::select! {
             () = async { (&mut shutdown).await; hand_over(&replicas).await } => {

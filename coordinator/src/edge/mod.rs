@@ -82,7 +82,15 @@ impl Service {
         }))
     }
 
-    /// All services, to be served.
+    /// The service of which there are many calls.
+    pub(crate) fn transfers(&self) -> v1::transfer_service_server::TransferServiceServer<Self> {
+        let max = self.config.message_bytes_max;
+        v1::transfer_service_server::TransferServiceServer::new(self.clone())
+            .max_decoding_message_size(max)
+            .max_encoding_message_size(max)
+    }
+
+    /// All other services, to be served.
     pub(crate) fn routes(&self) -> tonic::service::Routes {
         let max = self.config.message_bytes_max;
         macro_rules! service {
@@ -93,7 +101,6 @@ impl Service {
         }
         let mut routes = tonic::service::RoutesBuilder::default();
         routes
-            .add_service(service!(v1::transfer_service_server::TransferServiceServer))
             .add_service(service!(v1::transaction_service_server::TransactionServiceServer))
             .add_service(service!(v1::account_service_server::AccountServiceServer))
             .add_service(service!(v1::operator_service_server::OperatorServiceServer))

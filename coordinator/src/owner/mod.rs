@@ -179,8 +179,11 @@ impl Owner {
     pub(crate) fn turn(&mut self, inputs: &mut Vec<Input>) -> Result<(), CoordinatorError> {
         self.stages.turn_begins();
         self.apply_durable()?;
-        let mut rows = 0;
-        for input in inputs.drain(..) {
+        let (mut rows, mut at, mut rest) = (0, 0, inputs.drain(..));
+        loop {
+            self.look_ahead(at, rest.as_slice());
+            let Some(input) = rest.next() else { break };
+            at += 1;
             rows += self.handle(input);
             if rows >= ROWS_PER_TURN {
                 rows = 0;

@@ -71,6 +71,15 @@ impl Owner {
         1
     }
 
+    /// As for the rows of a message, for calls of one transfer: looks for their ids once in so many inputs.
+    pub(super) fn look_ahead(&mut self, at: usize, rest: &[Input]) {
+        if at.is_multiple_of(LOOK_AHEAD_ROWS) {
+            let key =
+                |input: &Input| if let Input::Transfer(transfer) = input { Some(transfer.key) } else { None };
+            self.driver.look_ahead(rest.iter().take(LOOK_AHEAD_ROWS).filter_map(key));
+        }
+    }
+
     fn submit(&mut self, now: Millis, request: &TransferRequest<'_>, waiter: Waiter) {
         if let Some(reason) = self.refuses_work() {
             self.refuse(waiter, reason);

@@ -13,6 +13,7 @@
 //! **Invariant:** knows nothing of transactions, shards or logs.
 
 pub mod clock;
+mod direct;
 pub mod listen;
 pub mod malformed;
 mod preface;

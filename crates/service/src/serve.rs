@@ -3,14 +3,21 @@
 //! tonic's graceful shutdown waits for every connection; a half-open one would hold it for ever. So the drain has a
 //! deadline, after which what is left is dropped: every acknowledged answer is durable already, so nothing is lost.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tonic::codegen::{BoxFuture, Service};
+use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic_health::server::HealthReporter;
 
+use crate::direct::Direct;
 use crate::preface::Prompt;
 use crate::transport::Incoming;
 
@@ -54,18 +61,30 @@ pub async fn serve(
     limits: Limits,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
-    serve_until(incoming, routes, limits, shutdown, std::future::ready(())).await
+    let (health, routes) = with_health_and_reflection(routes).await;
+    until(incoming, routes.prepare(), health, limits, shutdown, std::future::ready(())).await
 }
 
-/// As [`serve`], for a server that has work to finish: after `shutdown` health is NOT_SERVING while calls are still served, until
-/// `finished` resolves; then connections are drained for at most `limits.drain`.
-pub async fn serve_until(
+/// As [`serve`], for a server that has a service of many calls, which go to it directly, and work to finish: after `shutdown` health
+/// is NOT_SERVING while calls are still served, until `finished` resolves; then connections are drained for at most `limits.drain`.
+pub async fn serve_until<S>(
     incoming: impl Incoming,
+    busy: S,
     routes: Routes,
     limits: Limits,
     shutdown: impl Future<Output = ()> + Send,
     finished: impl Future<Output = ()> + Send,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), tonic::transport::Error>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Body>, Future = BoxFuture<Response<Body>, Infallible>>,
+    S: NamedService + Clone + Send + Sync + 'static,
+{
+    let (health, routes) = with_health_and_reflection(routes.add_service(busy.clone())).await;
+    until(incoming, Direct::new(busy, routes), health, limits, shutdown, finished).await
+}
+
+async fn with_health_and_reflection(routes: Routes) -> (HealthReporter, Routes) {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let reflection = || {
@@ -75,18 +94,29 @@ pub async fn serve_until(
     };
     let reflection_v1 = reflection().build_v1().expect("our own descriptors are well formed");
     let reflection_v1alpha = reflection().build_v1alpha().expect("our own descriptors are well formed");
-    let routes =
-        routes.add_service(health_service).add_service(reflection_v1).add_service(reflection_v1alpha);
+    (health, routes.add_service(health_service).add_service(reflection_v1).add_service(reflection_v1alpha))
+}
 
+async fn until<S>(
+    incoming: impl Incoming,
+    service: S,
+    health: HealthReporter,
+    limits: Limits,
+    shutdown: impl Future<Output = ()> + Send,
+    finished: impl Future<Output = ()> + Send,
+) -> Result<(), tonic::transport::Error>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
     let (stop, mut stopped) = watch::channel(false);
     let incoming = incoming.connections().map(|connection| connection.map(Prompt::new));
     let rewrite: fn(_) -> _ = crate::malformed::rewrite;
     let layer = tower::util::MapResponseLayer::new(rewrite);
-    let serving =
-        builder(&limits).layer(layer).add_routes(routes).serve_with_incoming_shutdown(incoming, async move {
-            // An error means that the sender is gone, which also means: stop.
-            let _ = stopped.wait_for(|&stop| stop).await;
-        });
+    let serving = builder(&limits).layer(layer).serve_with_incoming_shutdown(service, incoming, async move {
+        // An error means that the sender is gone, which also means: stop.
+        let _ = stopped.wait_for(|&stop| stop).await;
+    });
     tokio::pin!(serving);
     tokio::select! {
         result = &mut serving => return result,
