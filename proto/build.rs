@@ -17,6 +17,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Entries of a log and chunks of snapshots are passed on, never looked into: `Bytes` are not copied.
     let uncopied = ["escrow.v1.LogEntry.commands", "escrow.v1.SnapshotCall.chunk"];
     let build = uncopied.iter().fold(tonic_prost_build::configure(), |build, field| build.bytes(field));
-    build.compile_fds(descriptors)?;
+    build.codec_path("crate::codec::FittingCodec").compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The .proto files of package `escrow.v1` (under `proto/proto/escrow/v1`) and the code generated from them; nothing else.
 
+pub mod codec;
+
 /// Package `escrow.v1`.
 pub mod v1 {
     #![allow(clippy::all, clippy::pedantic, clippy::unwrap_used, missing_docs, unreachable_pub)]
