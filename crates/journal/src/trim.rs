@@ -84,7 +84,7 @@ fn compress(shared: &Shared, spares: &SpareSlot, segment: &Segment) -> Result<()
     let temporary = shared.path("archive.tmp");
 
     let file = create_afresh(&*shared.disk, &temporary).map_err(JournalError::io("create", &temporary))?;
-    pack(shared, segment, &original, &mut SequentialWrite::new(&*file, 0), &temporary)?;
+    pack(shared, segment, &original, &mut SequentialWrite::for_later(&*file, 0), &temporary)?;
     file.sync_data().map_err(JournalError::io("sync", &temporary))?;
     shared.disk.rename(&temporary, &packed).map_err(JournalError::io("rename", &temporary))?;
     sync_dir(shared)?;

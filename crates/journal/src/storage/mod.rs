@@ -63,6 +63,10 @@ pub trait DiskFile: Send + Sync {
     /// Makes written bytes durable, and the file's size.
     fn sync_data(&self) -> io::Result<()>;
 
+    /// Says that bytes which are durable will not be read soon, so that the memory that holds a copy of them may serve again. Only
+    /// advice: whoever reads them gets them.
+    fn will_not_be_read(&self, offset: u64, bytes: u64);
+
     /// Size in bytes.
     fn size(&self) -> io::Result<u64>;
 
@@ -121,18 +125,28 @@ impl io::Read for SequentialRead {
 /// Syncs of long writes come after so many bytes, so that a busy neighbour on the same disk is not held up for long.
 const SYNC_EVERY_BYTES: u64 = 1 << 20;
 
+/// The system lets go of whole pages only.
+const PAGE_BYTES: u64 = 4_096;
+
 /// Sequential writing of an open file. Synced in steps: a sync of much holds up those of a log on the same disk for as long as it
 /// takes. The last one is up to the caller.
 pub struct SequentialWrite<F> {
     file: F,
     offset: u64,
     unsynced: u64,
+    for_later: bool,
 }
 
 impl<F: Deref<Target: DiskFile>> SequentialWrite<F> {
     /// Writes from an offset on.
     pub const fn new(file: F, offset: u64) -> Self {
-        Self { file, offset, unsynced: 0 }
+        Self { file, offset, unsynced: 0, for_later: false }
+    }
+
+    /// The same, of what is not read soon, such as an archive. It keeps no memory: on a machine that is itself virtual, memory that
+    /// was never used before costs far more than the copy into it.
+    pub const fn for_later(file: F, offset: u64) -> Self {
+        Self { file, offset, unsynced: 0, for_later: true }
     }
 
     /// The file. Not everything is synced.
@@ -149,6 +163,11 @@ impl<F: Deref<Target: DiskFile>> io::Write for SequentialWrite<F> {
         self.unsynced += bytes.len() as u64;
         if self.unsynced >= SYNC_EVERY_BYTES {
             self.file.sync_data().map_err(never_again)?;
+            if self.for_later {
+                // With the page that the last step ended in.
+                let from = (self.offset - self.unsynced) / PAGE_BYTES * PAGE_BYTES;
+                self.file.will_not_be_read(from, self.offset - from);
+            }
             self.unsynced = 0;
         }
         Ok(bytes.len())
@@ -219,6 +238,7 @@ fn parent(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::sync::Mutex;
     use std::sync::atomic::AtomicU64;
     use std::sync::atomic::Ordering::Relaxed;
 
@@ -229,6 +249,8 @@ mod tests {
     struct Counted {
         written: AtomicU64,
         syncs: AtomicU64,
+        /// From where on and how many bytes will not be read.
+        unread: Mutex<Vec<(u64, u64)>>,
         is_interrupted: bool,
     }
 
@@ -248,6 +270,9 @@ mod tests {
             let is_first = self.syncs.fetch_add(1, Relaxed) == 0;
             if self.is_interrupted && is_first { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
         }
+        fn will_not_be_read(&self, offset: u64, bytes: u64) {
+            self.unread.lock().unwrap().push((offset, bytes));
+        }
         fn size(&self) -> io::Result<u64> {
             Ok(0)
         }
@@ -264,6 +289,18 @@ mod tests {
             out.write_all(&vec![7; 300 << 10]).unwrap();
         }
         assert_eq!((file.written.load(Relaxed), file.syncs.load(Relaxed)), (3_000 << 10, 2));
+        assert!(file.unread.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn of_what_is_for_later_no_page_that_is_durable_is_kept() {
+        let file = Counted::default();
+        let mut out = SequentialWrite::for_later(&file, 100);
+        for _ in 0..10 {
+            out.write_all(&vec![7; 300 << 10]).unwrap();
+        }
+        let step = 1_200 << 10;
+        assert_eq!(*file.unread.lock().unwrap(), [(0, 100 + step), (step, 100 + step)], "by whole pages");
     }
 
     /// It once was, by `write_all` of the standard library: the bytes were then there twice.

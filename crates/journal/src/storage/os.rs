@@ -3,9 +3,10 @@
 //! Must never add caching, retries or threads of its own.
 
 use super::{Disk, DiskFile, LockGuard};
-use rustix::fs::FlockOperation;
+use rustix::fs::{Advice, FlockOperation};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -104,6 +105,11 @@ impl DiskFile for File {
     fn sync_data(&self) -> io::Result<()> {
         // Straight to fdatasync: the standard library would call it again after EINTR, and no sync is ever retried.
         Ok(rustix::fs::fdatasync(self)?)
+    }
+
+    fn will_not_be_read(&self, offset: u64, bytes: u64) {
+        // A file system that does not know the advice keeps the copy.
+        let _ = rustix::fs::fadvise(self, offset, NonZeroU64::new(bytes), Advice::DontNeed);
     }
 
     fn size(&self) -> io::Result<u64> {

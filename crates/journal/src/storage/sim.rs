@@ -480,6 +480,9 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
+    /// A simulated disk has no memory beside it.
+    fn will_not_be_read(&self, _: u64, _: u64) {}
+
     fn size(&self) -> io::Result<u64> {
         Ok(self.disk.lock_state().file(self.inode, self.life)?.seen.len() as u64)
     }
