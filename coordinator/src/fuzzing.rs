@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use escrow_journal::background::Pace;
 use escrow_journal::storage::{Disk, durable_replace};
 use escrow_tcc::machine::{Outcome, Row};
 use escrow_types::TransactionKey;
@@ -43,7 +44,7 @@ pub fn run(
 
 /// Writes a run, for seeds.
 pub fn write_run(disk: &Arc<dyn Disk>, dir: &Path, name: &str, rows: &[Row]) {
-    drop(Run::write(disk, dir, name, rows.iter()).expect("the disk works"));
+    drop(Run::write(disk, dir, name, rows.iter(), &Pace::none()).expect("the disk works"));
 }
 
 /// Whether a directory whose `identity.json` has this content is that of partition 0.

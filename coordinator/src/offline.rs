@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use escrow_journal::background::Pace;
 use escrow_journal::storage::{Disk, OsDisk};
 use escrow_journal::{Index, Journal, Options};
 use escrow_replica::restore::{FIRST_SEGMENT_BYTES, Place, Remainder, begin_log};
@@ -209,7 +210,7 @@ impl LeftBehind {
         if handed_over.finished().next().is_some() {
             // No checkpoint names a run so.
             let name = format!("{:020}.salvaged.run", position.index());
-            Run::write(&self.disk, &runs, &name, handed_over.finished())?;
+            Run::write(&self.disk, &runs, &name, handed_over.finished(), &Pace::none())?;
             names.push(name);
         }
         let (index, machine) = (position.index(), self.machine.to_checkpoint());
@@ -242,7 +243,7 @@ mod tests {
     fn snapshot_in(dir: &Path) -> PathBuf {
         let (path, from, disk) = (dir.join("coordinator-0.snapshot"), dir.join("from"), OsDisk::shared());
         disk.create_dir_all(&runs_dir(&from)).unwrap();
-        Run::write(&disk, &runs_dir(&from), "1.run", [].iter()).unwrap();
+        Run::write(&disk, &runs_dir(&from), "1.run", [].iter(), &Pace::none()).unwrap();
         let (machine, runs) = (machine().to_checkpoint(), vec!["1.run".into()]);
         Checkpoint { index: 9, machine, runs, position: position().encode() }.write(&*disk, &from).unwrap();
         export(&*disk, &from, &path).unwrap();

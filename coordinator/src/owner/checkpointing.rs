@@ -5,8 +5,10 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use escrow_journal::Index;
+use escrow_journal::background::Pace;
 use escrow_replica::Position;
 use escrow_tcc::Machine;
 use escrow_tcc::machine::Remembered;
@@ -92,6 +94,11 @@ impl Checkpointing {
 const ROWS_MAX: usize = 1 << 20;
 /// The memory of more rows is not kept: once in a while there were many.
 const ROWS_GIVEN_BACK_MAX: usize = 2 * ROWS_MAX;
+/// A run is written over this share of the time since the last one, so that the next is not waited for: at full load that is less than
+/// it takes anyway.
+const SHARE_OF_TIME: u32 = 2;
+/// But not over more: whoever waits for a checkpoint, such as a shutdown, should not notice.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 /// More than are remembered at a time under load: those that make a checkpoint due, and those that are unfinished.
 pub(crate) const ROWS_REMEMBERED_MAX: usize = ROWS_MAX + ROWS_MAX / 4;
 
@@ -128,6 +135,7 @@ impl Owner {
             return;
         }
         self.checkpointing.running = true;
+        let within = self.time_for_a_checkpoint();
         self.checkpointing.ticks_since_last = 0;
         self.checkpointing.bytes_at_last = self.journal.stats().bytes;
         let handed_over = Arc::new(self.driver.machine_mut().hand_over());
@@ -147,7 +155,8 @@ impl Owner {
                 let run = if handed_over.finished().next().is_none() {
                     None
                 } else {
-                    Some(Arc::new(Run::write(&disk, &dir, &name, handed_over.finished())?))
+                    let pace = Pace::new(within);
+                    Some(Arc::new(Run::write(&disk, &dir, &name, handed_over.finished(), &pace)?))
                 };
                 failpoint::die_at("coordinator::during_checkpoint");
                 let runs = keep.iter().chain(&run).map(|run| run.name().to_owned()).collect();
@@ -159,6 +168,15 @@ impl Owner {
             let _ = done.send(Done::Written { handed_over, result, position, oldest });
         };
         (self.checkpointing.background)(Box::new(write));
+    }
+
+    /// Over how long the run of a checkpoint that begins now is written.
+    fn time_for_a_checkpoint(&self) -> Duration {
+        if self.shutting_down {
+            return Duration::ZERO;
+        }
+        let ticks = u32::try_from(self.checkpointing.ticks_since_last).unwrap_or(u32::MAX);
+        (TICK.saturating_mul(ticks) / SHARE_OF_TIME).min(WRITTEN_WITHIN)
     }
 
     pub(crate) fn checkpoint_done(&mut self, done: Done) -> Result<(), CoordinatorError> {

@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use escrow_journal::background::Pace;
 use escrow_journal::storage::{Disk, DiskFile, SequentialWrite, durable_replace_with};
 use escrow_tcc::machine::{Outcome, Row};
 use escrow_types::codec::{Malformed, Put as _, Take};
@@ -143,10 +144,11 @@ fn invalid(why: &'static str) -> io::Error {
 const CHUNK_ROWS: usize = 1 << 14;
 
 /// Writes rows and header piece by piece.
-fn write_rows(file: &dyn DiskFile, summary: &Summary, rows: &[&Row]) -> io::Result<()> {
+fn write_rows(file: &dyn DiskFile, summary: &Summary, rows: &[&Row], pace: &Pace) -> io::Result<()> {
     let (mut out, mut crc) = (SequentialWrite::new(file, HEADER_BYTES as u64), 0);
     let mut bytes = Vec::with_capacity(CHUNK_ROWS.min(rows.len()) * ROW_BYTES);
-    for chunk in rows.chunks(CHUNK_ROWS) {
+    for (at, chunk) in rows.chunks(CHUNK_ROWS).enumerate() {
+        pace.reached(at * CHUNK_ROWS, rows.len());
         bytes.clear();
         for row in chunk {
             put_row(&mut bytes, row);
@@ -158,12 +160,13 @@ fn write_rows(file: &dyn DiskFile, summary: &Summary, rows: &[&Row]) -> io::Resu
 }
 
 impl Run {
-    /// Writes a run durably and opens it. Sorts the rows; of two with the same key the newer one stands.
+    /// Writes a run durably and opens it, at a pace. Sorts the rows; of two with the same key the newer one stands.
     pub(crate) fn write<'a>(
         disk: &Arc<dyn Disk>,
         dir: &Path,
         name: &str,
         rows: impl Iterator<Item = &'a Row>,
+        pace: &Pace,
     ) -> io::Result<Self> {
         // There are as many as the iterator has at most, nearly: a vector that grows to a million is copied on the way.
         let mut all: Vec<&Row> = Vec::with_capacity(rows.size_hint().1.unwrap_or(0));
@@ -174,7 +177,7 @@ impl Run {
         rows.dedup_by_key(|row| row.key);
         let summary = Summary::of(&rows);
         let path = dir.join(name);
-        durable_replace_with(&**disk, &path, |file| write_rows(file, &summary, &rows))?;
+        durable_replace_with(&**disk, &path, |file| write_rows(file, &summary, &rows, pace))?;
         Self::index(disk, path, name, summary, rows.iter().map(|row| row.key))
     }
 
@@ -312,7 +315,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk = OsDisk::shared();
         let rows = rows(1_000);
-        Run::write(&disk, dir.path(), "one", rows.iter()).unwrap();
+        Run::write(&disk, dir.path(), "one", rows.iter(), &Pace::none()).unwrap();
         let run = Run::open(&disk, dir.path(), "one").unwrap();
         for row in &rows {
             assert_eq!(run.find(row.key).unwrap(), Some(*row));
@@ -344,7 +347,7 @@ mod tests {
     fn a_flipped_bit_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let disk = OsDisk::shared();
-        Run::write(&disk, dir.path(), "one", rows(10).iter()).unwrap();
+        Run::write(&disk, dir.path(), "one", rows(10).iter(), &Pace::none()).unwrap();
         let path = dir.path().join("one");
         let good = std::fs::read(&path).unwrap();
         for at in 0..good.len() {

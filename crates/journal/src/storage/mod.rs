@@ -17,9 +17,11 @@ pub use os::OsDisk;
 pub use prng::SplitMix64;
 pub use sim::SimDisk;
 
+use crate::background::rest;
 use std::io;
 use std::ops::Deref;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// A place where files live.
 pub trait Disk: Send + Sync + 'static {
@@ -125,6 +127,8 @@ impl io::Read for SequentialRead {
 /// Syncs of long writes come after so many bytes, so that a busy neighbour on the same disk is not held up for long.
 const SYNC_EVERY_BYTES: u64 = 1 << 20;
 
+/// A step that took longer was held up itself.
+const REST_MAX: Duration = Duration::from_millis(20);
 /// The system lets go of whole pages only.
 const PAGE_BYTES: u64 = 4_096;
 
@@ -135,18 +139,21 @@ pub struct SequentialWrite<F> {
     offset: u64,
     unsynced: u64,
     for_later: bool,
+    /// Since when it is busy with this step.
+    since: Instant,
 }
 
 impl<F: Deref<Target: DiskFile>> SequentialWrite<F> {
     /// Writes from an offset on.
-    pub const fn new(file: F, offset: u64) -> Self {
-        Self { file, offset, unsynced: 0, for_later: false }
+    pub fn new(file: F, offset: u64) -> Self {
+        Self { file, offset, unsynced: 0, for_later: false, since: Instant::now() }
     }
 
     /// The same, of what is not read soon, such as an archive. It keeps no memory: on a machine that is itself virtual, memory that
-    /// was never used before costs far more than the copy into it.
-    pub const fn for_later(file: F, offset: u64) -> Self {
-        Self { file, offset, unsynced: 0, for_later: true }
+    /// was never used before costs far more than the copy into it. And on a thread that has stepped back it rests after each step for
+    /// as long as that took, so that a log on the same disk has at least half of it.
+    pub fn for_later(file: F, offset: u64) -> Self {
+        Self { for_later: true, ..Self::new(file, offset) }
     }
 
     /// The file. Not everything is synced.
@@ -167,6 +174,8 @@ impl<F: Deref<Target: DiskFile>> io::Write for SequentialWrite<F> {
                 // With the page that the last step ended in.
                 let from = (self.offset - self.unsynced) / PAGE_BYTES * PAGE_BYTES;
                 self.file.will_not_be_read(from, self.offset - from);
+                rest(self.since.elapsed().min(REST_MAX));
+                self.since = Instant::now();
             }
             self.unsynced = 0;
         }
@@ -252,6 +261,7 @@ mod tests {
         /// From where on and how many bytes will not be read.
         unread: Mutex<Vec<(u64, u64)>>,
         is_interrupted: bool,
+        sync_takes: Duration,
     }
 
     impl DiskFile for Counted {
@@ -268,6 +278,7 @@ mod tests {
         }
         fn sync_data(&self) -> io::Result<()> {
             let is_first = self.syncs.fetch_add(1, Relaxed) == 0;
+            std::thread::sleep(self.sync_takes);
             if self.is_interrupted && is_first { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
         }
         fn will_not_be_read(&self, offset: u64, bytes: u64) {
@@ -301,6 +312,22 @@ mod tests {
         }
         let step = 1_200 << 10;
         assert_eq!(*file.unread.lock().unwrap(), [(0, 100 + step), (step, 100 + step)], "by whole pages");
+    }
+
+    #[test]
+    fn who_has_stepped_back_leaves_half_of_the_disk() {
+        let sync_takes = Duration::from_millis(5);
+        let written = std::thread::spawn(move || {
+            crate::background::step_back();
+            let file = Counted { sync_takes, ..Counted::default() };
+            let (mut out, begun) = (SequentialWrite::for_later(&file, 100), Instant::now());
+            for _ in 0..3 {
+                out.write_all(&vec![7; 1 << 20]).unwrap();
+            }
+            (file.syncs.load(Relaxed), begun.elapsed())
+        });
+        let (syncs, elapsed) = written.join().unwrap();
+        assert!(syncs == 3 && elapsed >= 2 * 3 * sync_takes, "{syncs} syncs in {elapsed:?}");
     }
 
     /// It once was, by `write_all` of the standard library: the bytes were then there twice.
