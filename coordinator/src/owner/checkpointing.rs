@@ -94,10 +94,9 @@ impl Checkpointing {
 const ROWS_MAX: usize = 1 << 20;
 /// The memory of more rows is not kept: once in a while there were many.
 const ROWS_GIVEN_BACK_MAX: usize = 2 * ROWS_MAX;
-/// A run is written over this share of the time since the last one, so that the next is not waited for: at full load that is less than
-/// it takes anyway.
-const SHARE_OF_TIME: u32 = 2;
-/// But not over more: whoever waits for a checkpoint, such as a shutdown, should not notice.
+/// A run is written by the time that this share of the next one is logged: the next must never wait for it.
+const WRITTEN_BY: f64 = 0.5;
+/// And within this: whoever waits for a checkpoint, such as a shutdown, should not notice.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 /// More than are remembered at a time under load: those that make a checkpoint due, and those that are unfinished.
 pub(crate) const ROWS_REMEMBERED_MAX: usize = ROWS_MAX + ROWS_MAX / 4;
@@ -135,9 +134,10 @@ impl Owner {
             return;
         }
         self.checkpointing.running = true;
-        let within = self.time_for_a_checkpoint();
         self.checkpointing.ticks_since_last = 0;
-        self.checkpointing.bytes_at_last = self.journal.stats().bytes;
+        let bytes = self.journal.stats().bytes;
+        let pace = self.pace(bytes.saturating_sub(self.checkpointing.bytes_at_last));
+        self.checkpointing.bytes_at_last = bytes;
         let handed_over = Arc::new(self.driver.machine_mut().hand_over());
         self.window.freeze(Arc::clone(&handed_over));
         let index = self.applied;
@@ -155,7 +155,6 @@ impl Owner {
                 let run = if handed_over.finished().next().is_none() {
                     None
                 } else {
-                    let pace = Pace::new(within);
                     Some(Arc::new(Run::write(&disk, &dir, &name, handed_over.finished(), &pace)?))
                 };
                 failpoint::die_at("coordinator::during_checkpoint");
@@ -170,13 +169,18 @@ impl Owner {
         (self.checkpointing.background)(Box::new(write));
     }
 
-    /// Over how long the run of a checkpoint that begins now is written.
-    fn time_for_a_checkpoint(&self) -> Duration {
+    /// The pace at which the run of a checkpoint that begins now is written. So many bytes were logged since the last one; the next is
+    /// due after as many. By the log, not by the clock: a load that comes after a quiet minute does not give it a minute.
+    fn pace(&self, bytes_between: u64) -> Pace {
         if self.shutting_down {
-            return Duration::ZERO;
+            return Pace::none();
         }
-        let ticks = u32::try_from(self.checkpointing.ticks_since_last).unwrap_or(u32::MAX);
-        (TICK.saturating_mul(ticks) / SHARE_OF_TIME).min(WRITTEN_WITHIN)
+        let meter = self.journal.meter();
+        let begun = meter();
+        Pace::new(WRITTEN_WITHIN, move || {
+            let logged = meter().saturating_sub(begun);
+            logged as f64 / (WRITTEN_BY * bytes_between.max(1) as f64)
+        })
     }
 
     pub(crate) fn checkpoint_done(&mut self, done: Done) -> Result<(), CoordinatorError> {

@@ -34,69 +34,86 @@ pub(crate) fn rest(time: Duration) {
     }
 }
 
-/// Spreads work over a time: no part of it is done sooner than its share of the time.
-#[derive(Debug)]
+/// How long a thread rests before it looks again whether it is still ahead.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Spreads work over the time that there is for it.
 pub struct Pace {
     begun: Instant,
+    /// By then all of it may be done, whatever else happens.
     within: Duration,
+    /// The share of the time that is gone by another measure: what happens meanwhile may shorten the time.
+    gone: Box<dyn Fn() -> f64 + Send>,
 }
 
 impl Pace {
-    /// Begins now.
-    pub fn new(within: Duration) -> Self {
-        Self { begun: Instant::now(), within }
+    /// Begins now. `gone` tells which share of the time is gone, 1.0 for all of it; at the end of `within` all of it is.
+    pub fn new(within: Duration, gone: impl Fn() -> f64 + Send + 'static) -> Self {
+        Self { begun: Instant::now(), within, gone: Box::new(gone) }
     }
 
     /// For work that somebody waits for.
     pub fn none() -> Self {
-        Self::new(Duration::ZERO)
+        Self::new(Duration::ZERO, || 1.0)
     }
 
-    /// So much of all is done: rests until it is due.
+    /// So much of all is done: rests until that share of the time is gone.
     pub fn reached(&self, done: usize, all: usize) {
-        rest(ahead(self.within, self.begun.elapsed(), done, all));
+        let share = if all == 0 { 1.0 } else { done as f64 / all as f64 };
+        while HAS_STEPPED_BACK.get() && share > (self.gone)() {
+            let left = self.within.mul_f64(share.min(1.0)).saturating_sub(self.begun.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            rest(left.min(LOOK_EVERY));
+        }
     }
-}
-
-/// How long before its due time a part is done.
-fn ahead(within: Duration, elapsed: Duration, done: usize, all: usize) -> Duration {
-    let share = if all == 0 { 1.0 } else { (done as f64 / all as f64).min(1.0) };
-    within.mul_f64(share).saturating_sub(elapsed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_part_is_due_at_its_share_of_the_time() {
-        let ms = Duration::from_millis;
-        assert_eq!(ahead(ms(1_000), ms(100), 250, 1_000), ms(150));
-        assert_eq!(ahead(ms(1_000), ms(250), 250, 1_000), ms(0), "just in time");
-        assert_eq!(ahead(ms(1_000), ms(900), 250, 1_000), ms(0), "late");
-        assert_eq!(ahead(ms(1_000), ms(0), 5, 1), ms(1_000), "never more than all of it");
-        assert_eq!(ahead(ms(1_000), ms(400), 0, 0), ms(600));
-        assert_eq!(ahead(Duration::ZERO, ms(0), 1, 1), ms(0));
-    }
-
-    #[test]
-    fn only_who_has_stepped_back_rests() {
-        let hour = Pace::new(Duration::from_secs(3_600));
-        hour.reached(1, 1);
-        assert!(hour.begun.elapsed() < Duration::from_secs(60));
-        let rested = std::thread::spawn(|| {
+    /// How long a thread that has stepped back takes for two halves.
+    fn halves(pace: Pace) -> (Duration, Duration) {
+        let halves = std::thread::spawn(move || {
             step_back();
-            let pace = Pace::new(Duration::from_millis(30));
             pace.reached(1, 2);
             let half = pace.begun.elapsed();
             pace.reached(2, 2);
             (half, pace.begun.elapsed())
         });
-        let (half, whole) = rested.join().unwrap();
+        halves.join().unwrap()
+    }
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const SOON: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_part_is_due_at_its_share_of_the_time() {
+        let (half, whole) = halves(Pace::new(Duration::from_millis(30), || 0.0));
         assert!(
             half >= Duration::from_millis(15) && whole >= Duration::from_millis(30),
             "{half:?} {whole:?}"
         );
+    }
+
+    #[test]
+    fn nobody_rests_whose_time_is_gone() {
+        assert!(halves(Pace::new(HOUR, || 1.0)).1 < SOON);
+        assert!(halves(Pace::none()).1 < SOON);
+        // It goes while the first half rests.
+        let looked = std::sync::atomic::AtomicU32::new(0);
+        let gone = move || f64::from(looked.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) / 4.0;
+        assert!(halves(Pace::new(HOUR, gone)).1 < SOON);
+    }
+
+    #[test]
+    fn only_who_has_stepped_back_rests() {
+        let pace = Pace::new(HOUR, || 0.0);
+        pace.reached(1, 1);
+        rest(HOUR);
+        assert!(pace.begun.elapsed() < SOON);
     }
 
     #[test]

@@ -173,6 +173,12 @@ impl Journal {
         self.core.counters.snapshot()
     }
 
+    /// Tells how many bytes were written since the journal was opened, as [`Stats::bytes`] does. Does not keep it open.
+    pub fn meter(&self) -> impl Fn() -> u64 + Send + use<> {
+        let counters = Arc::clone(&self.core.counters);
+        move || counters.snapshot().bytes
+    }
+
     /// Refuses further appends, and waits until what is queued is written and the directory is released. Needs no runtime;
     /// never blocks. Whoever calls [`Journal::close`] after it does not wait.
     pub async fn closed(&self) {
