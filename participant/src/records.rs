@@ -35,7 +35,7 @@ impl Writer {
     pub(crate) fn create(disk: &dyn Disk, path: &Path, magic: [u8; 8], header: &[u8]) -> io::Result<Self> {
         // If it stays, the next line says so.
         let _ = disk.remove(path);
-        let file = SequentialWrite::for_later(disk.create_new(path)?, 0);
+        let file = SequentialWrite::new(disk.create_new(path)?, 0);
         let piece = Vec::with_capacity(PIECE_BYTES);
         let mut this = Self { file, piece, crc: 0, records: 0 };
         this.append(&magic)?;

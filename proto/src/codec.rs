@@ -52,7 +52,7 @@ where
 /// Encodes the messages of one call, in one direction.
 #[derive(Debug)]
 pub struct FittingEncoder<T> {
-    /// Whether this call had a message before: another will follow.
+    /// Whether this call had a message before: more are likely to follow.
     is_stream: bool,
     message: PhantomData<T>,
 }
@@ -84,6 +84,7 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
+    use prost::bytes::Bytes;
     use tonic::codec::EncodeBody;
     use tonic::codegen::Body as _;
     use tonic_prost::ProstCodec;
@@ -99,14 +100,14 @@ mod tests {
     fn sent(
         encoder: impl Encoder<Item = TransferColumnsRequest, Error = Status>,
         messages: &[TransferColumnsRequest],
-    ) -> Vec<Vec<u8>> {
+    ) -> Vec<Bytes> {
         let source = futures_util::stream::iter(messages.iter().cloned().map(Ok::<_, Status>));
         let mut body = pin!(EncodeBody::new_client(encoder, source, None, None));
         let mut pieces = Vec::new();
         // What is ready never waits.
         while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut Context::from_waker(Waker::noop()))
         {
-            pieces.push(frame.unwrap().into_data().expect("a client sends no trailers").to_vec());
+            pieces.push(frame.unwrap().into_data().expect("a client sends no trailers"));
         }
         pieces
     }
@@ -121,6 +122,15 @@ mod tests {
             assert_eq!(ours.concat(), theirs.concat(), "{sizes:?}");
             assert!(!ours.concat().is_empty());
         }
+    }
+
+    #[test]
+    fn a_large_message_gets_as_much_room_as_it_needs() {
+        let encoder = FittingCodec::<TransferColumnsRequest, TransferColumnsRequest>::default().encoder();
+        let [piece] = sent(encoder, &[columns(70_000)]).try_into().unwrap();
+        // A buffer that doubles would be of a mebibyte.
+        assert!((560_000..580_000).contains(&piece.len()), "{}", piece.len());
+        assert!(piece.try_into_mut().unwrap().capacity() < 600_000);
     }
 
     #[test]

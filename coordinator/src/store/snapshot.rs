@@ -47,7 +47,7 @@ pub(crate) fn export(disk: &dyn Disk, data_dir: &Path, path: &Path) -> io::Resul
     // Left by an attempt that broke off.
     let _ = disk.remove(path);
     let file = disk.create_new(path)?;
-    let mut out = Out { file: SequentialWrite::for_later(&*file, 0), crc: 0 };
+    let mut out = Out { file: SequentialWrite::new(&*file, 0), crc: 0 };
     out.put(MAGIC)?;
     let bytes = checkpoint.encode();
     out.put(&(bytes.len() as u64).to_le_bytes())?;

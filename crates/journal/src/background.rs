@@ -18,7 +18,7 @@ thread_local! {
 }
 
 /// Lets the threads that serve callers go first, for the rest of the life of the calling thread. On systems where priorities are of
-/// processes, not of threads, it only rests.
+/// processes, not of threads, it only lets the thread rest.
 pub fn step_back() {
     HAS_STEPPED_BACK.set(true);
     // Linux takes the id of a thread wherever it takes that of a process (setpriority(2), "C library/kernel differences").
@@ -28,9 +28,32 @@ pub fn step_back() {
 }
 
 /// Rests, if this thread has stepped back.
-pub(crate) fn rest(time: Duration) {
+fn rest(time: Duration) {
     if HAS_STEPPED_BACK.get() && !time.is_zero() {
         std::thread::sleep(time);
+    }
+}
+
+/// Work that takes turns with its rests: each is as long as the work was since the last one.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    since: Instant,
+}
+
+impl Turns {
+    /// Work that took longer than this was held up itself.
+    const REST_MAX: Duration = Duration::from_millis(20);
+
+    pub(crate) fn new() -> Self {
+        Self { since: Instant::now() }
+    }
+
+    /// A piece is done: rests, unless there is a hurry.
+    pub(crate) fn done(&mut self, hurries: bool) {
+        if !hurries {
+            rest(self.since.elapsed().min(Self::REST_MAX));
+        }
+        self.since = Instant::now();
     }
 }
 
@@ -86,8 +109,8 @@ mod tests {
         halves.join().unwrap()
     }
 
-    const HOUR: Duration = Duration::from_secs(3_600);
-    const SOON: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_secs(20);
+    const SOON: Duration = Duration::from_secs(10);
 
     #[test]
     fn a_part_is_due_at_its_share_of_the_time() {
@@ -100,20 +123,46 @@ mod tests {
 
     #[test]
     fn nobody_rests_whose_time_is_gone() {
-        assert!(halves(Pace::new(HOUR, || 1.0)).1 < SOON);
+        assert!(halves(Pace::new(LONG, || 1.0)).1 < SOON);
         assert!(halves(Pace::none()).1 < SOON);
         // It goes while the first half rests.
         let looked = std::sync::atomic::AtomicU32::new(0);
         let gone = move || f64::from(looked.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) / 4.0;
-        assert!(halves(Pace::new(HOUR, gone)).1 < SOON);
+        assert!(halves(Pace::new(LONG, gone)).1 < SOON);
     }
 
     #[test]
     fn only_who_has_stepped_back_rests() {
-        let pace = Pace::new(HOUR, || 0.0);
+        let pace = Pace::new(LONG, || 0.0);
         pace.reached(1, 1);
-        rest(HOUR);
+        rest(LONG);
         assert!(pace.begun.elapsed() < SOON);
+    }
+
+    #[test]
+    fn work_rests_for_as_long_as_it_took_unless_there_is_a_hurry() {
+        const WORK: Duration = Duration::from_millis(5);
+        let three = |hurries| {
+            std::thread::spawn(move || {
+                step_back();
+                let (begun, mut turns) = (Instant::now(), Turns::new());
+                let worked: Duration = (0..3)
+                    .map(|_| {
+                        let piece = Instant::now();
+                        std::thread::sleep(WORK);
+                        let worked = piece.elapsed();
+                        turns.done(hurries);
+                        worked.min(Turns::REST_MAX)
+                    })
+                    .sum();
+                (begun.elapsed(), worked)
+            })
+        };
+        let (elapsed, worked) = three(false).join().unwrap();
+        assert!(elapsed >= 2 * worked, "{elapsed:?} for {worked:?} of work");
+        let hurried = (0..100).map(|_| three(true).join().unwrap());
+        let hurried: Vec<_> = hurried.take_while(|(elapsed, worked)| *elapsed >= 2 * *worked).collect();
+        assert!(hurried.len() < 100, "it rested every time: {hurried:?}");
     }
 
     #[test]

@@ -102,6 +102,12 @@ impl Requests {
         Poll::Pending
     }
 
+    /// Whether somebody waits for the trim that is under way: the next is asked for already, or the end.
+    fn hurries(&self) -> bool {
+        let state = self.lock();
+        state.is_closing || state.trim_to.is_some()
+    }
+
     /// Waits until every request so far was served; the error of the last trim, if it failed.
     pub(crate) fn wait_idle(&self) -> Result<()> {
         let mut state = self.lock();
@@ -254,10 +260,11 @@ impl Keeper {
 
     fn serve(&mut self, job: &Job) {
         self.done.is_busy = true;
-        let Keeper { shared, counters, spares, .. } = self;
+        let Keeper { shared, counters, spares, done, .. } = self;
+        let hurries = || done.requests.hurries();
         let (outcome, is_trim) = match job {
             Job::Spare => (spares.fill(&*shared.disk, &shared.options), false),
-            Job::Trim(up_to) => (trim::trim(shared, counters, spares, *up_to).map(drop), true),
+            Job::Trim(up_to) => (trim::trim(shared, counters, spares, *up_to, &hurries).map(drop), true),
         };
         if outcome.is_err() {
             counters.background_failure();

@@ -12,6 +12,7 @@
 //! So a crash leaves a segment live, or archived, or both (then the open removes the copy), and never neither. Never
 //! touches the segment being written. Never deletes what a reader still has before it.
 
+use crate::background::Turns;
 use crate::catalog::{Place, Segment, Shared};
 use crate::error::{JournalError, Result};
 use crate::meta::Meta;
@@ -30,7 +31,15 @@ use std::sync::PoisonError;
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Archives or deletes the segments wholly at or before `up_to` (and durable). Returns the trimmed cursor.
-pub(crate) fn trim(shared: &Shared, counters: &Counters, spares: &SpareSlot, up_to: Index) -> Result<Index> {
+///
+/// Packing takes turns with rests while `hurries` says no.
+pub(crate) fn trim(
+    shared: &Shared,
+    counters: &Counters,
+    spares: &SpareSlot,
+    up_to: Index,
+    hurries: &dyn Fn() -> bool,
+) -> Result<Index> {
     let _one_at_a_time = shared.trimming.lock().unwrap_or_else(PoisonError::into_inner);
     let up_to = up_to.get().min(shared.durable());
     if shared.options.archive == Archive::Delete {
@@ -41,7 +50,7 @@ pub(crate) fn trim(shared: &Shared, counters: &Counters, spares: &SpareSlot, up_
             if shared.options.archive == Archive::Keep {
                 keep(shared, &segment)?;
             } else {
-                compress(shared, spares, &segment)?;
+                compress(shared, spares, &segment, hurries)?;
             }
             counters.trimmed(1);
         }
@@ -77,14 +86,21 @@ fn keep(shared: &Shared, segment: &Segment) -> Result<()> {
     sync_dir(shared)
 }
 
-fn compress(shared: &Shared, spares: &SpareSlot, segment: &Segment) -> Result<()> {
+fn compress(
+    shared: &Shared,
+    spares: &SpareSlot,
+    segment: &Segment,
+    hurries: &dyn Fn() -> bool,
+) -> Result<()> {
     let last = segment.last.expect("a complete segment");
     let original = shared.path(&segment.name());
     let packed = shared.path(&FileName::compressed(segment.first, last));
     let temporary = shared.path("archive.tmp");
 
     let file = create_afresh(&*shared.disk, &temporary).map_err(JournalError::io("create", &temporary))?;
-    pack(shared, segment, &original, &mut SequentialWrite::for_later(&*file, 0), &temporary)?;
+    let out = SequentialWrite::unread(&*file, 0);
+    let mut out = Unhurried { out, unrested: 0, turns: Turns::new(), hurries };
+    pack(shared, segment, &original, &mut out, &temporary)?;
     file.sync_data().map_err(JournalError::io("sync", &temporary))?;
     shared.disk.rename(&temporary, &packed).map_err(JournalError::io("rename", &temporary))?;
     sync_dir(shared)?;
@@ -177,6 +193,32 @@ fn delete(shared: &Shared, counters: &Counters, spares: &SpareSlot, up_to: u64) 
 fn sync_dir(shared: &Shared) -> Result<()> {
     let dir = &shared.options.dir;
     shared.disk.sync_dir(dir).map_err(JournalError::io("sync", dir))
+}
+
+/// Writes with rests, so that a log on the same disk has its half of it.
+struct Unhurried<'a, W> {
+    out: W,
+    unrested: usize,
+    turns: Turns,
+    hurries: &'a dyn Fn() -> bool,
+}
+
+impl<W: Write> Write for Unhurried<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        /// So much is written between rests.
+        const PIECE_BYTES: usize = 1 << 20;
+        let count = self.out.write(bytes)?;
+        self.unrested += count;
+        if self.unrested >= PIECE_BYTES {
+            self.unrested = 0;
+            self.turns.done((self.hurries)());
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Copies what is read through it.

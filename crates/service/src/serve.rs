@@ -80,7 +80,7 @@ where
     S: Service<Request<Body>, Future = BoxFuture<Response<Body>, Infallible>>,
     S: NamedService + Clone + Send + Sync + 'static,
 {
-    let (health, routes) = with_health_and_reflection(routes.add_service(busy.clone())).await;
+    let (health, routes) = with_health_and_reflection(routes).await;
     until(incoming, Direct::new(busy, routes), health, limits, shutdown, finished).await
 }
 

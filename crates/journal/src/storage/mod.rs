@@ -17,11 +17,9 @@ pub use os::OsDisk;
 pub use prng::SplitMix64;
 pub use sim::SimDisk;
 
-use crate::background::rest;
 use std::io;
 use std::ops::Deref;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 /// A place where files live.
 pub trait Disk: Send + Sync + 'static {
@@ -127,8 +125,6 @@ impl io::Read for SequentialRead {
 /// Syncs of long writes come after so many bytes, so that a busy neighbour on the same disk is not held up for long.
 const SYNC_EVERY_BYTES: u64 = 1 << 20;
 
-/// A step that took longer was held up itself.
-const REST_MAX: Duration = Duration::from_millis(20);
 /// The system lets go of whole pages only.
 const PAGE_BYTES: u64 = 4_096;
 
@@ -138,22 +134,20 @@ pub struct SequentialWrite<F> {
     file: F,
     offset: u64,
     unsynced: u64,
-    for_later: bool,
-    /// Since when it is busy with this step.
-    since: Instant,
+    /// Whether no memory is to be kept of it, and up to where none is.
+    unread: Option<u64>,
 }
 
 impl<F: Deref<Target: DiskFile>> SequentialWrite<F> {
     /// Writes from an offset on.
-    pub fn new(file: F, offset: u64) -> Self {
-        Self { file, offset, unsynced: 0, for_later: false, since: Instant::now() }
+    pub const fn new(file: F, offset: u64) -> Self {
+        Self { file, offset, unsynced: 0, unread: None }
     }
 
-    /// The same, of what is not read soon, such as an archive. It keeps no memory: on a machine that is itself virtual, memory that
-    /// was never used before costs far more than the copy into it. And on a thread that has stepped back it rests after each step for
-    /// as long as that took, so that a log on the same disk has at least half of it.
-    pub fn for_later(file: F, offset: u64) -> Self {
-        Self { for_later: true, ..Self::new(file, offset) }
+    /// The same, of what nobody reads soon, such as an archive. What is synced in steps keeps no memory: on a machine that is itself
+    /// virtual, memory that was never used before costs far more than the copy into it.
+    pub const fn unread(file: F, offset: u64) -> Self {
+        Self { file, offset, unsynced: 0, unread: Some(offset) }
     }
 
     /// The file. Not everything is synced.
@@ -170,12 +164,11 @@ impl<F: Deref<Target: DiskFile>> io::Write for SequentialWrite<F> {
         self.unsynced += bytes.len() as u64;
         if self.unsynced >= SYNC_EVERY_BYTES {
             self.file.sync_data().map_err(never_again)?;
-            if self.for_later {
-                // With the page that the last step ended in.
-                let from = (self.offset - self.unsynced) / PAGE_BYTES * PAGE_BYTES;
-                self.file.will_not_be_read(from, self.offset - from);
-                rest(self.since.elapsed().min(REST_MAX));
-                self.since = Instant::now();
+            if let Some(from) = &mut self.unread {
+                // The page that this step ended in is written again by the next.
+                let (begin, end) = (*from / PAGE_BYTES * PAGE_BYTES, self.offset / PAGE_BYTES * PAGE_BYTES);
+                self.file.will_not_be_read(begin, end - begin);
+                *from = end;
             }
             self.unsynced = 0;
         }
@@ -261,7 +254,6 @@ mod tests {
         /// From where on and how many bytes will not be read.
         unread: Mutex<Vec<(u64, u64)>>,
         is_interrupted: bool,
-        sync_takes: Duration,
     }
 
     impl DiskFile for Counted {
@@ -278,7 +270,6 @@ mod tests {
         }
         fn sync_data(&self) -> io::Result<()> {
             let is_first = self.syncs.fetch_add(1, Relaxed) == 0;
-            std::thread::sleep(self.sync_takes);
             if self.is_interrupted && is_first { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
         }
         fn will_not_be_read(&self, offset: u64, bytes: u64) {
@@ -304,30 +295,14 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_for_later_no_page_that_is_durable_is_kept() {
+    fn of_what_is_unread_no_page_of_a_step_is_kept() {
         let file = Counted::default();
-        let mut out = SequentialWrite::for_later(&file, 100);
+        let mut out = SequentialWrite::unread(&file, 100);
         for _ in 0..10 {
             out.write_all(&vec![7; 300 << 10]).unwrap();
         }
         let step = 1_200 << 10;
-        assert_eq!(*file.unread.lock().unwrap(), [(0, 100 + step), (step, 100 + step)], "by whole pages");
-    }
-
-    #[test]
-    fn who_has_stepped_back_leaves_half_of_the_disk() {
-        let sync_takes = Duration::from_millis(5);
-        let written = std::thread::spawn(move || {
-            crate::background::step_back();
-            let file = Counted { sync_takes, ..Counted::default() };
-            let (mut out, begun) = (SequentialWrite::for_later(&file, 100), Instant::now());
-            for _ in 0..3 {
-                out.write_all(&vec![7; 1 << 20]).unwrap();
-            }
-            (file.syncs.load(Relaxed), begun.elapsed())
-        });
-        let (syncs, elapsed) = written.join().unwrap();
-        assert!(syncs == 3 && elapsed >= 2 * 3 * sync_takes, "{syncs} syncs in {elapsed:?}");
+        assert_eq!(*file.unread.lock().unwrap(), [(0, step), (step, step)], "by whole pages");
     }
 
     /// It once was, by `write_all` of the standard library: the bytes were then there twice.

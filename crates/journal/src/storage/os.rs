@@ -108,8 +108,11 @@ impl DiskFile for File {
     }
 
     fn will_not_be_read(&self, offset: u64, bytes: u64) {
-        // A file system that does not know the advice keeps the copy.
-        let _ = rustix::fs::fadvise(self, offset, NonZeroU64::new(bytes), Advice::DontNeed);
+        // To the system no bytes are all bytes from there on.
+        if let Some(bytes) = NonZeroU64::new(bytes) {
+            // A file system that does not know the advice keeps the copy.
+            let _ = rustix::fs::fadvise(self, offset, Some(bytes), Advice::DontNeed);
+        }
     }
 
     fn size(&self) -> io::Result<u64> {
