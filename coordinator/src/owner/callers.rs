@@ -55,6 +55,14 @@ impl Callers {
 
     /// Delivers the answers of a turn. Answers to callers who are gone are dropped: they can ask again by id.
     pub(super) fn deliver(&mut self, answers: Vec<Answered>) {
+        let Some(first) = answers.first().map(|answer| answer.caller) else { return };
+        if first != UNARY && answers.iter().all(|answer| answer.caller == first) {
+            // One stream has all the load: its batch is there already.
+            if let Some((sink, _)) = self.streams.get(&first.0) {
+                let _ = sink.send(answers);
+            }
+            return;
+        }
         let mut last: Option<(u32, Vec<Answered>)> = None;
         for answer in answers {
             if answer.caller == UNARY {
@@ -98,5 +106,50 @@ impl Callers {
             }
             *slot = batch;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use escrow_tcc::driver::Standing;
+    use escrow_types::Epoch;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn answer(caller: u32, tag: u64) -> Answered {
+        let (epoch, standing) = (Epoch(1), Standing::Pending);
+        Answered { caller: CallerId(caller), tag, epoch, sequence: tag, standing, completed: false }
+    }
+
+    /// The tags of each batch that came.
+    fn batches(receiver: &mut mpsc::UnboundedReceiver<Vec<Answered>>) -> Vec<Vec<u64>> {
+        std::iter::from_fn(|| receiver.try_recv().ok())
+            .map(|batch| batch.iter().map(|answered| answered.tag).collect())
+            .collect()
+    }
+
+    #[test]
+    fn everybody_gets_their_own_answers_in_order_and_one_batch_a_turn() {
+        let mut callers = Callers::default();
+        let mut receivers: Vec<_> = (1..=2)
+            .map(|caller| {
+                let (sink, receiver) = mpsc::unbounded_channel();
+                callers.register(CallerId(caller), sink);
+                receiver
+            })
+            .collect();
+        let (reply, mut replied) = oneshot::channel();
+        let place = callers.expect(reply);
+        let unary = answer(UNARY.0, place);
+        // The last caller is gone.
+        callers.deliver(vec![answer(1, 7), answer(2, 8), unary, answer(1, 9), answer(3, 10)]);
+        callers.deliver(vec![answer(1, 11), answer(1, 12)]);
+        callers.deliver(vec![answer(3, 13)]);
+        callers.deliver(vec![answer(2, 14), answer(1, 15)]);
+        callers.deliver(Vec::new());
+        assert_eq!(batches(&mut receivers[0]), [vec![7, 9], vec![11, 12], vec![15]]);
+        assert_eq!(batches(&mut receivers[1]), [vec![8], vec![14]]);
+        assert_eq!(replied.try_recv().map(|answered| answered.tag), Ok(place));
     }
 }

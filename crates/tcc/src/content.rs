@@ -86,6 +86,7 @@ pub struct Transfer {
 
 impl Transfer {
     /// A 64-bit hash of what the caller asked for (not of where the accounts are).
+    #[inline]
     pub fn fingerprint(&self) -> u64 {
         let (from, to) = (self.from.halves(), self.to.halves());
         let words = [1, from.0, from.1, to.0, to.1, self.amount, u64::from(self.currency.numeric())];
@@ -185,6 +186,7 @@ impl Content {
     }
 
     /// Calls `each` with (account, amount, kind) of every leg on one participant, in order.
+    #[inline]
     pub fn for_each_leg_of(&self, participant: ParticipantId, mut each: impl FnMut(AccountKey, Amount, u16)) {
         match self {
             Self::Transfer(transfer) => {

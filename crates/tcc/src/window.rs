@@ -67,6 +67,7 @@ impl<T> Window<T> {
     }
 
     /// Appends the next row of the current epoch.
+    #[inline]
     pub fn push(&mut self, row: T) -> Sequence {
         let sequence = self.next();
         self.dense.push_back(Some(row));
@@ -75,6 +76,12 @@ impl<T> Window<T> {
             self.let_oldest_linger();
         }
         sequence
+    }
+
+    /// The row that was pushed last, if it is still there.
+    #[inline]
+    pub fn last_mut(&mut self) -> Option<&mut T> {
+        self.dense.back_mut()?.as_mut()
     }
 
     /// Puts back a row that lingered when the table was saved.
@@ -86,6 +93,7 @@ impl<T> Window<T> {
         self.lingering.insert((epoch, sequence), row);
     }
 
+    #[cold]
     fn let_oldest_linger(&mut self) {
         while self.dense.len() > DENSE_MAX / 2 {
             if let Some(Some(row)) = self.dense.pop_front() {
@@ -119,18 +127,22 @@ impl<T> Window<T> {
         }
     }
 
-    /// Takes the row out, if it is there.
-    pub fn remove(&mut self, epoch: Epoch, sequence: Sequence) -> Option<T> {
+    /// Ends the row, if it is there: `last` sees it, then it is dropped. It stays where it is until then: moved out, its words would
+    /// be read while those just written are on their way to memory, and wait for them.
+    #[inline]
+    pub fn end<R>(&mut self, epoch: Epoch, sequence: Sequence, last: impl FnOnce(&mut T) -> R) -> Option<R> {
         let Some(at) = self.dense_at(epoch, sequence) else {
-            return self.lingering.remove(&(epoch, sequence));
+            return self.lingering.remove(&(epoch, sequence)).as_mut().map(last);
         };
-        let row = self.dense.get_mut(at)?.take()?;
+        let slot = self.dense.get_mut(at)?;
+        let said = last(slot.as_mut()?);
+        *slot = None;
         self.dense_live -= 1;
         while matches!(self.dense.front(), Some(None)) {
             self.dense.pop_front();
             self.base += 1;
         }
-        Some(row)
+        Some(said)
     }
 
     /// All rows, oldest first: by epoch, then by sequence.
@@ -184,6 +196,10 @@ impl<T> Window<T> {
 mod tests {
     use super::*;
 
+    fn remove(window: &mut Window<u64>, epoch: u32, sequence: Sequence) -> Option<u64> {
+        window.end(Epoch(epoch), sequence, |row| *row)
+    }
+
     fn window(rows: u64) -> Window<u64> {
         let mut window = Window::default();
         window.start_epoch(Epoch(1), 0);
@@ -196,24 +212,24 @@ mod tests {
     #[test]
     fn the_base_follows_the_oldest_row() {
         let mut window = window(4);
-        assert_eq!(window.remove(Epoch(1), 1), Some(1));
+        assert_eq!(remove(&mut window, 1, 1), Some(1));
         assert_eq!(window.base(), 0);
-        assert_eq!(window.remove(Epoch(1), 0), Some(0));
+        assert_eq!(remove(&mut window, 1, 0), Some(0));
         assert_eq!(window.base(), 2);
-        assert_eq!(window.remove(Epoch(1), 0), None);
+        assert_eq!(remove(&mut window, 1, 0), None);
         assert_eq!((window.len(), window.next()), (2, 4));
     }
 
     #[test]
     fn older_epochs_linger_in_order() {
         let mut window = window(3);
-        window.remove(Epoch(1), 1);
+        remove(&mut window, 1, 1);
         window.start_epoch(Epoch(4), 0);
         window.push(40);
         let rows: Vec<_> = window.iter().map(|(epoch, sequence, &row)| (epoch.0, sequence, row)).collect();
         assert_eq!(rows, [(1, 0, 0), (1, 2, 2), (4, 0, 40)]);
         assert_eq!(window.get(Epoch(1), 2), Some(&2));
-        assert_eq!(window.remove(Epoch(1), 2), Some(2));
+        assert_eq!(remove(&mut window, 1, 2), Some(2));
         assert_eq!(window.len(), 2);
     }
 
@@ -223,7 +239,7 @@ mod tests {
         for row in 0..3 * DENSE_MAX as u64 {
             window.push(row);
             if row > 0 {
-                window.remove(Epoch(1), row);
+                remove(&mut window, 1, row);
             }
         }
         assert_eq!(window.len(), 1);

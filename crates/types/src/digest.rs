@@ -19,6 +19,7 @@ const fn fold(a: u64, b: u64) -> u64 {
 
 impl Digest {
     /// The hash of one element, given as words. The first word should name the kind of element.
+    #[inline]
     pub fn of(words: &[u64]) -> Self {
         let (mut low, mut high) = (0x243F_6A88_85A3_08D3_u64, 0x1319_8A2E_0370_7344_u64);
         for &word in words {

@@ -82,6 +82,7 @@ impl BeginTransfers {
     }
 
     /// Appends a row.
+    #[inline]
     pub fn push(&mut self, key: TransactionKey, transfer: &Transfer, deadline: Millis) {
         self.keys.push(key.0);
         self.from.push(transfer.from.0);
@@ -94,6 +95,7 @@ impl BeginTransfers {
     }
 
     /// One row. The currency was checked when it was decoded or pushed.
+    #[inline]
     pub fn transfer(&self, row: usize) -> Transfer {
         Transfer {
             from: AccountKey(self.from[row]),
@@ -106,6 +108,9 @@ impl BeginTransfers {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        /// Three keys, two numbers and three codes; the counts of the columns are fewer than one row.
+        const ROW_BYTES: usize = 3 * 16 + 2 * 8 + 3 * 2;
+        out.reserve(ROW_BYTES * (self.len() + 1));
         out.put_u64(self.first);
         out.put_column_u128(&self.keys);
         out.put_column_u128(&self.from);

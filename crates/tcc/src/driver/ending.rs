@@ -146,10 +146,11 @@ impl Driver {
     /// The flight is over: answers whoever waits and forgets it.
     pub(super) fn land(&mut self, epoch: Epoch, sequence: Sequence, decision: Decision) {
         self.answer_waiters(epoch, sequence, Standing::Decided(decision), true, |_, _| true);
-        if let Some(flight) = self.flights.remove(epoch, sequence) {
-            self.links.count(&flight, -1);
-            self.unlogged -= usize::from(matches!(flight.record, Record::Unlogged | Record::Overdue));
-        }
+        let Self { flights, links, unlogged, .. } = self;
+        flights.end(epoch, sequence, |flight| {
+            links.count(flight, -1);
+            *unlogged -= usize::from(matches!(flight.record, Record::Unlogged | Record::Overdue));
+        });
         self.troubles_end(epoch, sequence);
     }
 
@@ -164,8 +165,8 @@ impl Driver {
         }
     }
 
-    /// Sends what the branches of a transaction wait for: all of them, or those of one participant. Needs its content,
-    /// so only once its Begin is applied.
+    /// Sends what the branches of a transaction wait for: all of them, or those of one participant. A Try needs its content, so it
+    /// is sent here only once its Begin is applied.
     pub(super) fn send_open_branches(
         &mut self,
         epoch: Epoch,
@@ -173,11 +174,18 @@ impl Driver {
         only: Option<ParticipantId>,
     ) {
         let Some(flight) = self.flights.get_mut(epoch, sequence) else { return };
-        let Some(live) = self.machine.live().get(epoch, sequence) else { return };
         let deadline_ms = flight.deadline_ms;
         if flight.given_up {
             return;
         }
+        // To end a branch takes no content, unless it may be confirmed in part, and content is in other lines of the cache.
+        let live = match (flight.phase, self.machine.live()) {
+            (Phase::Ending(_), _) if !flight.two_step => None,
+            (_, live) => match live.get(epoch, sequence) {
+                None => return,
+                found => found,
+            },
+        };
         if flight.may_be_decided() && flight.fencing.is_none() && deadline_ms <= self.now_ms {
             // Its time was up before its participants could be reached.
             flight.fencing = Some(Reason::DeadlineExceeded);
@@ -213,11 +221,12 @@ impl Driver {
                     } else {
                         self.outbox.tries(participant, epoch, deadline_ms)
                     };
-                    live.content.for_each_leg_of(participant, |account, amount, kind| {
+                    let content = &live.expect("found where it is tried").content;
+                    content.for_each_leg_of(participant, |account, amount, kind| {
                         columns.push(sequence, account, amount, kind);
                     });
                 }
-                CallKind::Confirm => match live.content.partial_of(participant) {
+                CallKind::Confirm => match live.and_then(|live| live.content.partial_of(participant)) {
                     Some(amounts) => self.outbox.confirm_partly(participant, epoch, sequence, amounts),
                     None => self.outbox.confirm(participant, epoch, sequence),
                 },

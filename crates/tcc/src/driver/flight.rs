@@ -4,7 +4,7 @@ use escrow_invariants::{Canary, canary};
 use escrow_types::{Millis, ParticipantId, Reason};
 
 use super::links::{LinkKind, Links};
-use super::{Decision, Waiter};
+use super::{CallerId, Decision, Wait, Waiter};
 use crate::machine::Live;
 
 /// How far a transaction is.
@@ -62,7 +62,7 @@ pub(super) struct Branch {
 }
 
 impl Branch {
-    pub(super) fn new(participant: ParticipantId) -> Self {
+    const fn new(participant: ParticipantId) -> Self {
         Self { participant, state: BranchState::Trying, ever_sent: false, under_way: false }
     }
 }
@@ -72,15 +72,19 @@ impl Branch {
 pub(super) enum Branches {
     One([Branch; 1]),
     Two([Branch; 2]),
-    Many(Box<[Branch]>),
+    /// Twice boxed, so that a flight fits into a line of the cache.
+    Many(Box<Box<[Branch]>>),
 }
 
+const _: () = assert!(size_of::<Option<Flight>>() == 64, "a flight is a line of the cache");
+
 impl Branches {
-    pub(super) fn of(participants: &[ParticipantId]) -> Self {
+    #[inline]
+    fn of(participants: &[ParticipantId]) -> Self {
         match *participants {
             [one] => Self::One([Branch::new(one)]),
             [one, two] => Self::Two([Branch::new(one), Branch::new(two)]),
-            ref many => Self::Many(many.iter().map(|&participant| Branch::new(participant)).collect()),
+            ref many => Self::Many(Box::new(many.iter().map(|&id| Branch::new(id)).collect())),
         }
     }
 
@@ -132,50 +136,72 @@ pub(super) struct Flight {
     /// Branches that have not answered in the present phase.
     pub(super) open_branches: u16,
     pub(super) branches: Branches,
-    pub(super) waiter: Option<Waiter>,
+    /// Of who waits: in three parts, for the reason given at [`Flight::BLANK`].
+    waiter_caller: CallerId,
+    waiter_tag: u64,
+    waits_for: Option<Wait>,
     /// Undecided at this time: canceled.
     pub(super) deadline_ms: Millis,
-    /// If `waiter` still waits at this time it is told how far it is.
+    /// If the first waiter still waits at this time it is told how far it is.
     pub(super) answer_by_ms: Millis,
 }
 
 impl Flight {
-    pub(super) fn new(
-        branches: Branches,
-        deadline_ms: Millis,
-        answer_by_ms: Millis,
-        waiter: Option<Waiter>,
-    ) -> Self {
-        Self {
-            phase: Phase::Trying,
-            begun: false,
-            two_step: false,
-            one_phase: false,
-            implied: false,
-            record: Record::Complete,
-            fencing: None,
-            left_over: false,
-            attention: false,
-            given_up: false,
-            has_more_waiters: false,
-            confirm_wanted: false,
-            open_branches: branches.as_slice().len() as u16,
-            branches,
-            waiter,
-            deadline_ms,
-            answer_by_ms,
+    /// Of nobody yet: to be put in its place, and filled in there. Made elsewhere and copied, byte by byte what it says would first
+    /// have to reach memory.
+    pub(super) const BLANK: Self = Self {
+        phase: Phase::Trying,
+        begun: false,
+        two_step: false,
+        one_phase: false,
+        implied: false,
+        record: Record::Complete,
+        fencing: None,
+        left_over: false,
+        attention: false,
+        given_up: false,
+        has_more_waiters: false,
+        confirm_wanted: false,
+        open_branches: 0,
+        branches: Branches::One([Branch::new(ParticipantId(0))]),
+        waiter_caller: CallerId(0),
+        waiter_tag: 0,
+        waits_for: None,
+        deadline_ms: 0,
+        answer_by_ms: 0,
+    };
+
+    /// Gives it its branches, of which none has answered.
+    #[inline]
+    pub(super) fn set_branches(&mut self, participants: &[ParticipantId], links: &Links) {
+        self.open_branches = participants.len() as u16;
+        self.branches = Branches::of(participants);
+        self.set_shape(links);
+    }
+
+    /// Who waits for it: the first, if there are more.
+    #[inline]
+    pub(super) fn waiter(&self) -> Option<Waiter> {
+        self.waits_for.map(|wait| Waiter { caller: self.waiter_caller, tag: self.waiter_tag, wait })
+    }
+
+    #[inline]
+    pub(super) fn set_waiter(&mut self, waiter: Option<Waiter>) {
+        self.waits_for = waiter.map(|waiter| waiter.wait);
+        if let Some(Waiter { caller, tag, .. }) = waiter {
+            (self.waiter_caller, self.waiter_tag) = (caller, tag);
         }
     }
 
     /// As it is right after a crash: nothing is known of its branches but what the log says.
     pub(super) fn recovered(live: &Live, links: &Links) -> Self {
-        let branches = Branches::of(&live.content.participants());
-        let mut flight = Self::new(branches, live.deadline_ms, live.deadline_ms, None);
+        let (deadline_ms, answer_by_ms) = (live.deadline_ms, live.deadline_ms);
+        let mut flight = Self { deadline_ms, answer_by_ms, ..Self::BLANK };
         flight.begun = true;
         flight.left_over = true;
         flight.attention = live.attention;
         flight.two_step = live.content.is_two_step();
-        flight.set_shape(links);
+        flight.set_branches(&live.content.participants(), links);
         for branch in flight.branches.as_mut_slice() {
             // An earlier leader may have sent anything.
             branch.ever_sent = true;
@@ -190,7 +216,7 @@ impl Flight {
     }
 
     /// Which shortcuts it takes, from its branches and whether its caller decides.
-    pub(super) fn set_shape(&mut self, links: &Links) {
+    fn set_shape(&mut self, links: &Links) {
         let branches = self.branches.as_slice();
         self.one_phase = is_one_phase(branches, self.two_step, links);
         // An external participant promises less, and one that is no longer configured may have been a wallet shard.

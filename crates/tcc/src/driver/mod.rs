@@ -457,7 +457,11 @@ impl Driver {
         Outputs {
             sends,
             calls: std::mem::take(&mut self.calls),
-            answers: std::mem::take(&mut self.answers),
+            // Room for as many the next time: tables that grow step by step copy what they have at each step.
+            answers: match self.answers.len() {
+                0 => Vec::new(),
+                rows => std::mem::replace(&mut self.answers, Vec::with_capacity(rows)),
+            },
             deposed: self.deposed,
         }
     }

@@ -22,6 +22,18 @@ pub struct TryColumns {
 }
 
 impl TryColumns {
+    fn with_capacity(epoch: Epoch, rows: usize) -> Self {
+        Self {
+            epoch,
+            deadline_ms: 0,
+            sequences: Vec::with_capacity(rows),
+            account_high: Vec::with_capacity(rows),
+            account_low: Vec::with_capacity(rows),
+            amounts: Vec::with_capacity(rows),
+            kinds: Vec::with_capacity(2 * rows),
+        }
+    }
+
     pub(super) fn push(&mut self, sequence: Sequence, account: AccountKey, amount: Amount, kind: u16) {
         let (high, low) = account.halves();
         self.sequences.push(sequence);
@@ -102,6 +114,8 @@ struct Mail {
     cancels: Vec<EndColumns>,
     fences: Vec<EndColumns>,
     watermarks: Vec<Send>,
+    /// How many legs the last turn tried here that tried any: room for as many in the next, at most for those of one message.
+    last_try_rows: usize,
 }
 
 /// All columns in the making.
@@ -128,7 +142,8 @@ impl Outbox {
         epoch: Epoch,
         deadline_ms: Millis,
     ) -> &mut TryColumns {
-        try_columns(&mut self.mail(participant).tries, epoch, deadline_ms)
+        let mail = self.mail(participant);
+        try_columns(&mut mail.tries, epoch, deadline_ms, mail.last_try_rows)
     }
 
     pub(super) fn one_phase(
@@ -137,7 +152,8 @@ impl Outbox {
         epoch: Epoch,
         deadline_ms: Millis,
     ) -> &mut TryColumns {
-        try_columns(&mut self.mail(participant).one_phase, epoch, deadline_ms)
+        let mail = self.mail(participant);
+        try_columns(&mut mail.one_phase, epoch, deadline_ms, mail.last_try_rows)
     }
 
     pub(super) fn confirm(&mut self, participant: ParticipantId, epoch: Epoch, sequence: Sequence) {
@@ -192,7 +208,9 @@ impl Outbox {
     pub(super) fn take(&mut self) -> Vec<(ParticipantId, Send)> {
         let mut sends = Vec::new();
         for (participant, mail) in &mut self.mails {
-            let mail = std::mem::take(mail);
+            let tries = mail.tries.iter().chain(&mail.one_phase).map(|columns| columns.sequences.len());
+            let last_try_rows = tries.max().map_or(mail.last_try_rows, |rows| rows.min(ROWS_MAX));
+            let mail = std::mem::replace(mail, Mail { last_try_rows, ..Mail::default() });
             // Watermarks first: they make room for what follows, and name nothing that is unfinished. Then ends: they
             // release funds that the Trys behind them may need.
             let confirms = mail.confirms.into_iter().map(Send::Confirm);
@@ -208,10 +226,15 @@ impl Outbox {
     }
 }
 
-fn try_columns(list: &mut Vec<TryColumns>, epoch: Epoch, deadline_ms: Millis) -> &mut TryColumns {
+fn try_columns(
+    list: &mut Vec<TryColumns>,
+    epoch: Epoch,
+    deadline_ms: Millis,
+    room: usize,
+) -> &mut TryColumns {
     let at = list.iter().rposition(|columns| columns.epoch == epoch && columns.sequences.len() < ROWS_MAX);
     let at = at.unwrap_or_else(|| {
-        list.push(TryColumns { epoch, ..TryColumns::default() });
+        list.push(TryColumns::with_capacity(epoch, room));
         list.len() - 1
     });
     let columns = &mut list[at];

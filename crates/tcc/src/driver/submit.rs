@@ -8,7 +8,7 @@ use escrow_types::{
     AccountKey, Amount, Currency, Epoch, Millis, ParticipantId, Reason, Sequence, TransactionKey,
 };
 
-use super::flight::{Branches, Flight};
+use super::flight::Flight;
 use super::{Driver, LinkKind, LinkState, Standing, Waiter};
 use crate::command::{BeginLegs, BeginTransfers, Command, Name, NameOf};
 use crate::content::{Content, Direction, LEGS_MAX, Leg, Legs, Transfer};
@@ -99,12 +99,10 @@ impl Driver {
         let participants: &[ParticipantId] = if from_participant == to_participant { &one } else { &two };
         self.admit(participants)?;
 
-        let branches = Branches::of(participants);
-        let sequence = self.launch(
-            Flight::new(branches, deadline_ms, deadline_ms, Some(waiter)),
-            request.key,
-            fingerprint,
-        );
+        let sequence = self.launch(participants, request.key, fingerprint, |flight| {
+            (flight.deadline_ms, flight.answer_by_ms) = (deadline_ms, deadline_ms);
+            flight.set_waiter(Some(waiter));
+        });
         let begin = self.begin_transfers(sequence);
         let row = begin.len() as u32;
         begin.push(request.key, &transfer, deadline_ms);
@@ -169,9 +167,11 @@ impl Driver {
         self.admit(&participants)?;
 
         let deadline_ms = now_ms + timeout;
-        let mut flight = Flight::new(Branches::of(&participants), deadline_ms, answer_by_ms, Some(waiter));
-        flight.two_step = request.two_step;
-        let sequence = self.launch(flight, request.key, fingerprint);
+        let sequence = self.launch(&participants, request.key, fingerprint, |flight| {
+            (flight.deadline_ms, flight.answer_by_ms) = (deadline_ms, answer_by_ms);
+            flight.set_waiter(Some(waiter));
+            flight.two_step = request.two_step;
+        });
         let (key, transaction_id) = (request.key, request.transaction_id);
         let begin = BeginLegs { sequence, key, transaction_id, deadline: deadline_ms, legs };
         self.turn.begins.push(Command::BeginLegs(begin));
@@ -195,11 +195,21 @@ impl Driver {
         }
     }
 
-    fn launch(&mut self, mut flight: Flight, key: TransactionKey, fingerprint: u64) -> Sequence {
-        flight.set_shape(&self.links);
-        self.links.count(&flight, 1);
+    /// A new flight over these participants. `fill` says the rest: times, who waits, whether the caller decides.
+    #[inline]
+    fn launch(
+        &mut self,
+        participants: &[ParticipantId],
+        key: TransactionKey,
+        fingerprint: u64,
+        fill: impl FnOnce(&mut Flight),
+    ) -> Sequence {
+        let sequence = self.flights.push(Flight::BLANK);
+        let flight = self.flights.last_mut().expect("just pushed");
+        fill(flight);
+        flight.set_branches(participants, &self.links);
+        self.links.count(flight, 1);
         self.next_deadline_ms = self.next_deadline_ms.min(flight.answer_by_ms);
-        let sequence = self.flights.push(flight);
         self.machine.expect(key, sequence, fingerprint);
         sequence
     }

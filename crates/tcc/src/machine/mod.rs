@@ -135,6 +135,7 @@ impl Machine {
 
     /// The log is about to say that this began under the open epoch, after everything that is expected already. Until then only
     /// [`Remembered::get`] knows it.
+    #[inline]
     pub(crate) fn expect(&mut self, key: TransactionKey, sequence: Sequence, fingerprint: u64) {
         self.remembered.expect(key, self.live.epoch(), sequence, fingerprint);
     }
@@ -191,10 +192,10 @@ impl Machine {
         }
     }
 
-    fn push(&mut self, mut live: Live) -> Sequence {
-        let (epoch, sequence) = (self.epoch(), self.live.next());
-        live.row = self.remembered.begin(live.key, epoch, sequence, live.fingerprint);
-        self.live.push(live)
+    /// Remembers what begins next; gives where.
+    #[inline]
+    fn remember(&mut self, key: TransactionKey, fingerprint: u64) -> u32 {
+        self.remembered.begin(key, self.live.epoch(), self.live.next(), fingerprint)
     }
 
     fn begin_transfers(&mut self, time_ms: Millis, begin: &BeginTransfers) {
@@ -221,9 +222,11 @@ impl Machine {
                 };
                 *slot = Some(name.text.clone());
             }
-            self.push(Live {
-                key: TransactionKey(begin.keys[row]),
-                fingerprint: transfer.fingerprint(),
+            let (key, fingerprint) = (TransactionKey(begin.keys[row]), transfer.fingerprint());
+            let row_remembered = self.remember(key, fingerprint);
+            self.live.push(Live {
+                key,
+                fingerprint,
                 content: Content::Transfer(transfer),
                 decision: None,
                 begun_ms: time_ms,
@@ -232,7 +235,7 @@ impl Machine {
                 forced: false,
                 attention: false,
                 names: texts,
-                row: 0,
+                row: row_remembered,
             });
         }
     }
@@ -246,9 +249,11 @@ impl Machine {
         );
         let content = begin.content();
         let named = begin.transaction_id.is_some();
-        self.push(Live {
+        let fingerprint = content.fingerprint();
+        let row = self.remember(begin.key, fingerprint);
+        self.live.push(Live {
             key: begin.key,
-            fingerprint: content.fingerprint(),
+            fingerprint,
             content,
             decision: None,
             begun_ms: time_ms,
@@ -259,18 +264,12 @@ impl Machine {
             names: named.then(|| {
                 Box::new(Names { transaction_id: begin.transaction_id.clone(), ..Names::default() })
             }),
-            row: 0,
+            row,
         });
     }
 
     fn unfinished(&mut self, epoch: Epoch, sequence: Sequence) -> &mut Live {
-        let live = self.live.get_mut(epoch, sequence);
-        live.unwrap_or_else(|| {
-            escrow_invariants::broken(
-                Invariant::ReplayEquals,
-                format_args!("{epoch:?} sequence {sequence} is not unfinished"),
-            )
-        })
+        self.live.get_mut(epoch, sequence).unwrap_or_else(|| is_not_unfinished(epoch, sequence))
     }
 
     fn decide(&mut self, time_ms: Millis, decide: &Decide) {
@@ -324,36 +323,38 @@ impl Machine {
         outcome: Option<Decision>,
         mixed: bool,
     ) {
-        self.unfinished(epoch, sequence);
-        let live = self.live.remove(epoch, sequence).expect("just seen");
-        let decision = match (live.decision, outcome) {
-            (Some(decision), None) | (None, Some(decision)) => decision,
-            (Some(decision), Some(outcome)) => {
-                hold!(
-                    Invariant::DecisionStands,
-                    decision == outcome,
-                    "{epoch:?} sequence {sequence} was {decision:?}, ended {outcome:?}"
-                );
-                decision
-            }
-            (None, None) => escrow_invariants::broken(
-                Invariant::DecisionBeforePhaseTwo,
-                format_args!("{epoch:?} sequence {sequence} finished undecided"),
-            ),
-        };
-        let outcome = Outcome { decision, mark: Mark { forced: live.forced, mixed } };
-        let (high, low) = live.key.halves();
-        self.finished.add(Digest::of(&[
-            3,
-            u64::from(epoch.0),
-            sequence,
-            high,
-            low,
-            live.fingerprint,
-            u64::from(outcome.to_byte()),
-        ]));
-        self.finished_count += 1;
-        self.remembered.finish(live.row, live.key, outcome, time_ms);
+        let Self { live, finished, finished_count, remembered, .. } = self;
+        let ended = live.end(epoch, sequence, |live| {
+            let decision = match (live.decision, outcome) {
+                (Some(decision), None) | (None, Some(decision)) => decision,
+                (Some(decision), Some(outcome)) => {
+                    hold!(
+                        Invariant::DecisionStands,
+                        decision == outcome,
+                        "{epoch:?} sequence {sequence} was {decision:?}, ended {outcome:?}"
+                    );
+                    decision
+                }
+                (None, None) => escrow_invariants::broken(
+                    Invariant::DecisionBeforePhaseTwo,
+                    format_args!("{epoch:?} sequence {sequence} finished undecided"),
+                ),
+            };
+            let outcome = Outcome { decision, mark: Mark { forced: live.forced, mixed } };
+            let (high, low) = live.key.halves();
+            finished.add(Digest::of(&[
+                3,
+                u64::from(epoch.0),
+                sequence,
+                high,
+                low,
+                live.fingerprint,
+                u64::from(outcome.to_byte()),
+            ]));
+            *finished_count += 1;
+            remembered.finish(live.row, live.key, outcome, time_ms);
+        });
+        ended.unwrap_or_else(|| is_not_unfinished(epoch, sequence));
     }
 
     fn attention(&mut self, attention: &Attention) {
@@ -387,6 +388,14 @@ impl Machine {
         }
         digest
     }
+}
+
+#[cold]
+fn is_not_unfinished(epoch: Epoch, sequence: Sequence) -> ! {
+    escrow_invariants::broken(
+        Invariant::ReplayEquals,
+        format_args!("{epoch:?} sequence {sequence} is not unfinished"),
+    )
 }
 
 impl Live {

@@ -158,10 +158,12 @@ impl Remembered {
     }
 
     /// The log is about to say that this began, after all that is expected already.
+    #[inline]
     pub(super) fn expect(&mut self, key: TransactionKey, epoch: Epoch, sequence: Sequence, fingerprint: u64) {
         self.push(Row { key, sequence, fingerprint, finished_ms: 0, epoch, outcome: 0 });
     }
 
+    #[inline]
     fn push(&mut self, row: Row) {
         let position =
             u32::try_from(self.rows.len()).expect("checkpoints hand rows over long before 4 billion");
@@ -191,6 +193,7 @@ impl Remembered {
         }
     }
 
+    #[inline]
     pub(super) fn begin(
         &mut self,
         key: TransactionKey,
