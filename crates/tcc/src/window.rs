@@ -127,8 +127,8 @@ impl<T> Window<T> {
         }
     }
 
-    /// Ends the row, if it is there: `last` sees it, then it is dropped. It stays where it is until then: moved out, its words would
-    /// be read while those just written are on their way to memory, and wait for them.
+    /// Ends the row, if it is there: `last` sees it, then it is dropped. In the dense part it is seen where it is: moved out, it would
+    /// be read in larger pieces than those that were just written, and such a read waits for all writes before it.
     #[inline]
     pub fn end<R>(&mut self, epoch: Epoch, sequence: Sequence, last: impl FnOnce(&mut T) -> R) -> Option<R> {
         let Some(at) = self.dense_at(epoch, sequence) else {

@@ -179,13 +179,11 @@ impl Driver {
             return;
         }
         // To end a branch takes no content, unless it may be confirmed in part, and content is in other lines of the cache.
-        let live = match (flight.phase, self.machine.live()) {
-            (Phase::Ending(_), _) if !flight.two_step => None,
-            (_, live) => match live.get(epoch, sequence) {
-                None => return,
-                found => found,
-            },
-        };
+        let needs_content = flight.two_step || !matches!(flight.phase, Phase::Ending(_));
+        let live = if needs_content { self.machine.live().get(epoch, sequence) } else { None };
+        if needs_content && live.is_none() {
+            return;
+        }
         if flight.may_be_decided() && flight.fencing.is_none() && deadline_ms <= self.now_ms {
             // Its time was up before its participants could be reached.
             flight.fencing = Some(Reason::DeadlineExceeded);

@@ -72,11 +72,11 @@ impl Branch {
 pub(super) enum Branches {
     One([Branch; 1]),
     Two([Branch; 2]),
-    /// Twice boxed, so that a flight fits into a line of the cache.
+    /// Twice boxed, so that a flight is no larger than a line of the cache.
     Many(Box<Box<[Branch]>>),
 }
 
-const _: () = assert!(size_of::<Option<Flight>>() == 64, "a flight is a line of the cache");
+const _: () = assert!(size_of::<Option<Flight>>() <= 64, "a flight is no larger than a line of the cache");
 
 impl Branches {
     #[inline]
@@ -136,7 +136,7 @@ pub(super) struct Flight {
     /// Branches that have not answered in the present phase.
     pub(super) open_branches: u16,
     pub(super) branches: Branches,
-    /// Of who waits: in three parts, for the reason given at [`Flight::BLANK`].
+    /// Who waits, in three fields: a [`Waiter`] would be moved in as 16 bytes. See [`Flight::BLANK`].
     waiter_caller: CallerId,
     waiter_tag: u64,
     waits_for: Option<Wait>,
@@ -147,8 +147,9 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    /// Of nobody yet: to be put in its place, and filled in there. Made elsewhere and copied, byte by byte what it says would first
-    /// have to reach memory.
+    /// Of nobody yet: it is put in its place like this, and filled in there, field by field. Filled in elsewhere and moved, it would be
+    /// read 16 bytes at a time just after it was written in smaller pieces, and such a read waits until all writes before it have
+    /// reached the cache.
     pub(super) const BLANK: Self = Self {
         phase: Phase::Trying,
         begun: false,

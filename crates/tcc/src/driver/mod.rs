@@ -460,7 +460,7 @@ impl Driver {
             // Room for as many the next time: tables that grow step by step copy what they have at each step.
             answers: match self.answers.len() {
                 0 => Vec::new(),
-                rows => std::mem::replace(&mut self.answers, Vec::with_capacity(rows)),
+                rows => std::mem::replace(&mut self.answers, Vec::with_capacity(rows.max(4))),
             },
             deposed: self.deposed,
         }

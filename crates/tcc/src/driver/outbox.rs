@@ -23,6 +23,8 @@ pub struct TryColumns {
 
 impl TryColumns {
     fn with_capacity(epoch: Epoch, rows: usize) -> Self {
+        // What a vector begins with that grows by itself.
+        let rows = rows.clamp(4, ROWS_MAX);
         Self {
             epoch,
             deadline_ms: 0,
@@ -114,7 +116,7 @@ struct Mail {
     cancels: Vec<EndColumns>,
     fences: Vec<EndColumns>,
     watermarks: Vec<Send>,
-    /// How many legs the last turn tried here that tried any: room for as many in the next, at most for those of one message.
+    /// How many legs the largest message of the last turn had that tried any: room for as many in the next.
     last_try_rows: usize,
 }
 
@@ -208,19 +210,17 @@ impl Outbox {
     pub(super) fn take(&mut self) -> Vec<(ParticipantId, Send)> {
         let mut sends = Vec::new();
         for (participant, mail) in &mut self.mails {
-            let tries = mail.tries.iter().chain(&mail.one_phase).map(|columns| columns.sequences.len());
-            let last_try_rows = tries.max().map_or(mail.last_try_rows, |rows| rows.min(ROWS_MAX));
-            let mail = std::mem::replace(mail, Mail { last_try_rows, ..Mail::default() });
+            let mut put = |send| sends.push((*participant, send));
             // Watermarks first: they make room for what follows, and name nothing that is unfinished. Then ends: they
             // release funds that the Trys behind them may need.
-            let confirms = mail.confirms.into_iter().map(Send::Confirm);
-            let cancels = mail.cancels.into_iter().map(Send::Cancel);
-            let tries = mail.tries.into_iter().map(Send::Try);
-            let one_phase = mail.one_phase.into_iter().map(Send::TryAndConfirm);
-            let fences = mail.fences.into_iter().map(Send::Fence);
-            let ends = mail.watermarks.into_iter().chain(confirms).chain(cancels);
-            let all = ends.chain(tries).chain(one_phase).chain(fences);
-            sends.extend(all.map(|send| (*participant, send)));
+            mail.watermarks.drain(..).for_each(&mut put);
+            mail.confirms.drain(..).map(Send::Confirm).for_each(&mut put);
+            mail.cancels.drain(..).map(Send::Cancel).for_each(&mut put);
+            let tries = mail.tries.iter().chain(&mail.one_phase).map(|columns| columns.sequences.len());
+            mail.last_try_rows = tries.max().unwrap_or(mail.last_try_rows);
+            mail.tries.drain(..).map(Send::Try).for_each(&mut put);
+            mail.one_phase.drain(..).map(Send::TryAndConfirm).for_each(&mut put);
+            mail.fences.drain(..).map(Send::Fence).for_each(&mut put);
         }
         sends
     }
