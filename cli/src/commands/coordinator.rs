@@ -77,7 +77,7 @@ pub struct Args {
     /// Size of a log segment
     #[arg(long, value_name = "BYTES")]
     segment_bytes: Option<u64>,
-    /// What becomes of old log segments
+    /// What becomes of old log segments: keep, compress or delete (default: compress). Deleted, the past cannot be rebuilt
     #[arg(long, value_name = "WHAT", value_parser = parse_archive::<Archive>)]
     archive: Option<Archive>,
     /// The largest message taken
