@@ -4,7 +4,7 @@ use escrow_invariants::{Canary, canary};
 use escrow_types::{Millis, ParticipantId, Reason};
 
 use super::links::{LinkKind, Links};
-use super::{CallerId, Decision, Wait, Waiter};
+use super::{Decision, Waiter};
 use crate::machine::Live;
 
 /// How far a transaction is.
@@ -136,13 +136,11 @@ pub(super) struct Flight {
     /// Branches that have not answered in the present phase.
     pub(super) open_branches: u16,
     pub(super) branches: Branches,
-    /// Who waits, in three fields: a [`Waiter`] would be moved in as 16 bytes. See [`Flight::BLANK`].
-    waiter_caller: CallerId,
-    waiter_tag: u64,
-    waits_for: Option<Wait>,
+    /// The first who waits.
+    pub(super) waiter: Option<Waiter>,
     /// Undecided at this time: canceled.
     pub(super) deadline_ms: Millis,
-    /// If the first waiter still waits at this time it is told how far it is.
+    /// If `waiter` still waits at this time it is told how far it is.
     pub(super) answer_by_ms: Millis,
 }
 
@@ -165,9 +163,7 @@ impl Flight {
         confirm_wanted: false,
         open_branches: 0,
         branches: Branches::One([Branch::new(ParticipantId(0))]),
-        waiter_caller: CallerId(0),
-        waiter_tag: 0,
-        waits_for: None,
+        waiter: None,
         deadline_ms: 0,
         answer_by_ms: 0,
     };
@@ -178,20 +174,6 @@ impl Flight {
         self.open_branches = participants.len() as u16;
         self.branches = Branches::of(participants);
         self.set_shape(links);
-    }
-
-    /// Who waits for it: the first, if there are more.
-    #[inline]
-    pub(super) fn waiter(&self) -> Option<Waiter> {
-        self.waits_for.map(|wait| Waiter { caller: self.waiter_caller, tag: self.waiter_tag, wait })
-    }
-
-    #[inline]
-    pub(super) fn set_waiter(&mut self, waiter: Option<Waiter>) {
-        self.waits_for = waiter.map(|waiter| waiter.wait);
-        if let Some(Waiter { caller, tag, .. }) = waiter {
-            (self.waiter_caller, self.waiter_tag) = (caller, tag);
-        }
     }
 
     /// As it is right after a crash: nothing is known of its branches but what the log says.

@@ -101,7 +101,7 @@ impl Driver {
 
         let sequence = self.launch(participants, request.key, fingerprint, |flight| {
             (flight.deadline_ms, flight.answer_by_ms) = (deadline_ms, deadline_ms);
-            flight.set_waiter(Some(waiter));
+            flight.waiter = Some(waiter);
         });
         let begin = self.begin_transfers(sequence);
         let row = begin.len() as u32;
@@ -169,7 +169,7 @@ impl Driver {
         let deadline_ms = now_ms + timeout;
         let sequence = self.launch(&participants, request.key, fingerprint, |flight| {
             (flight.deadline_ms, flight.answer_by_ms) = (deadline_ms, answer_by_ms);
-            flight.set_waiter(Some(waiter));
+            flight.waiter = Some(waiter);
             flight.two_step = request.two_step;
         });
         let (key, transaction_id) = (request.key, request.transaction_id);

@@ -103,7 +103,7 @@ impl Driver {
             }
             if flight.has_more_waiters {
                 due = due.min(self.first_answer_by(epoch, sequence));
-            } else if flight.waiter().is_some() {
+            } else if flight.waiter.is_some() {
                 due = due.min(flight.answer_by_ms);
             }
             if due <= now_ms {

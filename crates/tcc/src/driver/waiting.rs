@@ -40,8 +40,7 @@ impl Driver {
             answers.push(Answered { caller, tag, epoch, sequence, standing, completed });
         };
         let first_by_ms = flight.answer_by_ms;
-        if let Some(waiter) = flight.waiter().filter(|waiter| wants(waiter.wait, first_by_ms)) {
-            flight.set_waiter(None);
+        if let Some(waiter) = flight.waiter.take_if(|waiter| wants(waiter.wait, first_by_ms)) {
             answer(waiter);
         }
         if flight.has_more_waiters {
@@ -59,7 +58,7 @@ impl Driver {
     /// The earliest time at which a waiter of a transaction is to be answered, whatever it waits for.
     pub(super) fn first_answer_by(&self, epoch: Epoch, sequence: Sequence) -> Millis {
         let Some(flight) = self.flights.get(epoch, sequence) else { return Millis::MAX };
-        let first = if flight.waiter().is_some() { flight.answer_by_ms } else { Millis::MAX };
+        let first = if flight.waiter.is_some() { flight.answer_by_ms } else { Millis::MAX };
         if !flight.has_more_waiters {
             return first;
         }
@@ -76,8 +75,8 @@ impl Driver {
         answer_by_ms: Millis,
     ) {
         let flight = self.flights.get_mut(epoch, sequence).expect("only on unfinished transactions");
-        if flight.waiter().is_none() {
-            flight.set_waiter(Some(waiter));
+        if flight.waiter.is_none() {
+            flight.waiter = Some(waiter);
             flight.answer_by_ms = answer_by_ms;
         } else {
             flight.has_more_waiters = true;
