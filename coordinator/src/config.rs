@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use escrow_grpc::Endpoint;
 use escrow_replica::Replication;
 use escrow_service::Replicas;
 use escrow_tcc::routing::Routing;
@@ -65,15 +66,8 @@ impl ParticipantConfig {
     fn check_endpoint(&self) -> Result<(), String> {
         let name = &self.name;
         let replicas = self.replicas().map_err(|why| format!("participants: of {name} {why}"))?;
-        let is_endpoint = |part: &&String| {
-            part.starts_with("http") && tonic::transport::Endpoint::from_shared((*part).clone()).is_ok()
-        };
-        match replicas.endpoints().iter().find(|part| !is_endpoint(part)) {
-            None => Ok(()),
-            Some(wrong) => Err(format!(
-                "participants: '{wrong}' of {name} is not an endpoint such as http://127.0.0.1:7410"
-            )),
-        }
+        let wrong = replicas.endpoints().iter().find_map(|part| Endpoint::parse(part).err());
+        wrong.map_or(Ok(()), |wrong| Err(format!("participants: of {name} {wrong}")))
     }
 }
 
@@ -276,9 +270,9 @@ mod tests {
         assert!(check(twice).unwrap_err().contains("the id 3 is given twice"));
         assert!(check(vec![participant(0, "127.0.0.1:1")]).unwrap_err().contains("is not an endpoint"));
         let no_part = vec![participant(0, "http://127.0.0.1:1+")];
-        assert!(check(no_part).unwrap_err().contains("'' of 0 is not an endpoint"));
+        assert!(check(no_part).unwrap_err().contains("of 0 '' is not an endpoint"));
         let one_part = vec![participant(0, "http://127.0.0.1:1+127.0.0.1:2")];
-        assert!(check(one_part).unwrap_err().contains("'127.0.0.1:2' of 0 is not an endpoint"));
+        assert!(check(one_part).unwrap_err().contains("of 0 '127.0.0.1:2' is not an endpoint"));
         let replica = vec![participant(0, "http://127.0.0.1:1+http://127.0.0.1:2+http://127.0.0.1:1")];
         assert!(check(replica).unwrap_err().contains("the replica 'http://127.0.0.1:1' is given twice"));
         let none = Config { in_flight_max: 0, ..Config::default() };

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use escrow_grpc::Connector;
 use escrow_journal::storage::{Disk, OsDisk};
 use escrow_journal::{Journal, JournalError, Steps};
 use escrow_replica::Transport;
 use escrow_replica::grpc::Grpc;
-use escrow_service::Connector;
 use escrow_tcc::driver::RetryDelays;
 use escrow_types::Millis;
 

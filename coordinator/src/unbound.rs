@@ -22,7 +22,7 @@ use crate::server::{Opened, Recovery};
 pub struct Unbound {
     opened: Opened,
     clock: Clock,
-    connector: escrow_service::Connector,
+    connector: escrow_grpc::Connector,
     background: Background,
     seat: Option<Seat>,
 }

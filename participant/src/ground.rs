@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use escrow_grpc::Connector;
 use escrow_journal::storage::{Disk, OsDisk};
 use escrow_journal::{Journal, JournalError, Steps};
 use escrow_replica::Transport;
 use escrow_replica::grpc::Grpc;
-use escrow_service::Connector;
 use escrow_types::Millis;
 use tokio::sync::oneshot;
 

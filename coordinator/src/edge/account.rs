@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use escrow_grpc::Channel;
 use escrow_proto::v1;
 use escrow_proto::v1::account_service_client::AccountServiceClient;
 use escrow_proto::v1::account_service_server::AccountService;
 use escrow_service::refusal;
 use escrow_types::{AccountId, NoPosition, ParticipantId, ReadPosition, Reason};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use super::{Service, form};

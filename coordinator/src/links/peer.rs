@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use escrow_service::{Connector, Course, Replicas, leader_of, reason_of};
+use escrow_grpc::{Channel, Connector, Endpoint, KeepAlive};
+use escrow_service::{Course, Replicas, leader_of, reason_of};
 use escrow_types::Reason;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
 use crate::config::ParticipantConfig;
@@ -20,13 +20,12 @@ use crate::error::CoordinatorError;
 /// short.
 pub(super) const REPLICA_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a connection may be silent, and how long the answer to a ping may take then.
-type Alive = (Duration, Duration);
 /// Where there is nobody else to go to.
-const ALIVE: Alive = (Duration::from_secs(2), Duration::from_secs(4));
+const ALIVE: KeepAlive = KeepAlive { silent: Duration::from_secs(2), answered: Duration::from_secs(4) };
 /// Where there are several replicas: one that hangs has a successor within a second, and whoever stays with it keeps its transactions
 /// waiting. To leave one that was only slow costs a hello.
-const REPLICA_ALIVE: Alive = (Duration::from_millis(500), Duration::from_secs(1));
+const REPLICA_ALIVE: KeepAlive =
+    KeepAlive { silent: Duration::from_millis(500), answered: Duration::from_secs(1) };
 
 /// A participant. Clones share what is known of its leader.
 #[derive(Clone)]
@@ -45,9 +44,12 @@ impl Peer {
     pub(crate) fn new(config: &ParticipantConfig, connector: &Connector) -> Result<Self, CoordinatorError> {
         let replicas = config.replicas().map_err(CoordinatorError::Config)?;
         let alive = if replicas.is_alone() { ALIVE } else { REPLICA_ALIVE };
-        let channels =
-            replicas.endpoints().iter().map(|replica| Ok(connector.connect(&endpoint(replica, alive)?)));
-        let channels = channels.collect::<Result<_, CoordinatorError>>()?;
+        let channel = |replica: &String| {
+            let endpoint =
+                Endpoint::parse(replica).map_err(|error| CoordinatorError::Config(error.to_string()))?;
+            Ok(Channel::new(endpoint.keep_alive(alive), connector.clone()))
+        };
+        let channels = replicas.endpoints().iter().map(channel).collect::<Result<_, CoordinatorError>>()?;
         Ok(Self {
             config: config.clone(),
             replicas: Arc::new(replicas),
@@ -139,20 +141,6 @@ fn goes_on(course: &mut Course<'_>, status: &Status) -> bool {
         (None, Code::DeadlineExceeded | Code::Cancelled) => course.timed_out(),
         _ => false,
     }
-}
-
-/// A channel to one replica, with the house's HTTP/2 settings; connects when first used, and again when lost.
-fn endpoint(address: &str, (silent, answered): Alive) -> Result<Endpoint, CoordinatorError> {
-    let endpoint = Endpoint::from_shared(address.to_owned())
-        .map_err(|error| CoordinatorError::Config(format!("endpoint '{address}': {error}")))?;
-    Ok(endpoint
-        .initial_stream_window_size(16 << 20)
-        .initial_connection_window_size(64 << 20)
-        .http2_keep_alive_interval(silent)
-        .keep_alive_timeout(answered)
-        .keep_alive_while_idle(true)
-        .connect_timeout(Duration::from_secs(2))
-        .tcp_nodelay(true))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use escrow_grpc::Channel;
 use escrow_invariants::{Canary, canary};
 use escrow_proto::v1;
 use escrow_proto::v1::exchange_request::Message as Request;
@@ -17,7 +18,6 @@ use escrow_types::{Millis, ParticipantId, Reason, dense};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::Peer;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use escrow_grpc::Channel;
 use escrow_proto::v1;
 use escrow_proto::v1::participant_service_client::ParticipantServiceClient;
 use escrow_tcc::content::{Direction, Leg};
@@ -11,7 +12,6 @@ use escrow_tcc::machine::Live;
 use escrow_types::{Answer, Epoch, ParticipantId, Reason};
 use tokio::sync::{Semaphore, mpsc};
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::stream::describe;
 use crate::config::ParticipantConfig;

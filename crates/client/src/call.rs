@@ -7,13 +7,12 @@
 //! Where there are several replicas, each attempt also says where the next one goes: to the leader that a replica names, or
 //! to the next replica when one cannot be reached, does not answer, or knows no leader.
 
-use std::error::Error as _;
 use std::future::Future;
 
 use escrow_service::{Course, leader_of, reason_of};
 use escrow_types::Reason;
 use tokio::time::{Duration, Instant, timeout};
-use tonic::{Code, ConnectError, Response, Status};
+use tonic::{Code, Response, Status};
 
 use crate::channel::{Pool, Route};
 use crate::error::ClientError;
@@ -159,13 +158,14 @@ pub(crate) fn classify(status: &Status) -> Verdict {
         Some(reason) => return Verdict::Refused(reason, message),
         None => {}
     }
-    if let Some(cause) = connect_error(status) {
-        return Verdict::NotSent(cause);
+    match escrow_grpc::was_not_sent(status) {
+        Some(not_sent) if not_sent.is_for_good() => return Verdict::Rejected(status.code(), message),
+        Some(_) => return Verdict::NotSent(message),
+        None => {}
     }
     match status.code() {
         Code::Unimplemented
         | Code::InvalidArgument
-        | Code::OutOfRange
         | Code::NotFound
         | Code::AlreadyExists
         | Code::FailedPrecondition
@@ -173,19 +173,6 @@ pub(crate) fn classify(status: &Status) -> Verdict {
         | Code::Unauthenticated => Verdict::Rejected(status.code(), message),
         code => Verdict::Perhaps(if message.is_empty() { format!("{code:?}") } else { message }),
     }
-}
-
-/// The deepest cause of a connection that could not be made.
-fn connect_error(status: &Status) -> Option<String> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = status.source();
-    let mut connecting = false;
-    let mut deepest = None;
-    while let Some(error) = cause {
-        connecting |= error.is::<ConnectError>();
-        deepest = Some(error.to_string());
-        cause = error.source();
-    }
-    if connecting { deepest } else { None }
 }
 
 /// Whether this refusal also says that no earlier attempt of the same call can have been accepted: the same request is
@@ -352,6 +339,15 @@ mod tests {
 
     fn replicas(routes: &[Route]) -> Vec<usize> {
         routes.iter().map(|route| route.replica).collect()
+    }
+
+    /// "Too large", or anything else that is said of an answer, comes after the server has done what it was asked for.
+    #[test]
+    fn only_what_cannot_have_been_carried_out_is_rejected() {
+        for code in [Code::OutOfRange, Code::Internal, Code::Unavailable, Code::DataLoss, Code::Aborted] {
+            assert!(classify(&Status::new(code, "of an answer")).is_perhaps(), "{code:?}");
+        }
+        assert!(matches!(classify(&Status::invalid_argument("no")), Verdict::Rejected(..)));
     }
 
     #[tokio::test(start_paused = true)]

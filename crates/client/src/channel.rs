@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use escrow_grpc::{Channel, Endpoint, KeepAlive};
 use escrow_service::Replicas;
-use tonic::transport::{Channel, Endpoint};
 
 use crate::error::ClientError;
 use crate::options::Options;
@@ -105,36 +105,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 impl Connections {
     fn new(endpoint: &str, keep_alive: Duration, options: &Options) -> Result<Self, ClientError> {
-        let builder = checked(endpoint)?
-            .connect_timeout(options.connect_timeout)
-            .tcp_nodelay(true)
-            // A columnar message should never wait for a window update.
-            .initial_stream_window_size(16 << 20)
-            .initial_connection_window_size(64 << 20)
-            .max_frame_size(1 << 20)
-            // Finds half-open connections.
-            .http2_keep_alive_interval(keep_alive)
-            .keep_alive_timeout(keep_alive)
-            .keep_alive_while_idle(true);
-        let channels = (0..options.connections.max(1)).map(|_| options.connector.connect(&builder)).collect();
+        let endpoint = Endpoint::parse(endpoint).map_err(|error| ClientError::Invalid(error.to_string()))?;
+        let keep_alive = KeepAlive { silent: keep_alive, answered: keep_alive };
+        let endpoint = endpoint.connect_within(options.connect_timeout).keep_alive(keep_alive);
+        let channel = |_| Channel::new(endpoint.clone(), options.connector.clone());
+        let channels = (0..options.connections.max(1)).map(channel).collect();
         Ok(Self { channels, next: AtomicUsize::new(0) })
     }
-}
-
-fn checked(endpoint: &str) -> Result<Endpoint, ClientError> {
-    let invalid = |why: &str| {
-        ClientError::Invalid(format!(
-            "'{endpoint}' is not an endpoint: {why}; expected such as http://127.0.0.1:7400"
-        ))
-    };
-    if !endpoint.starts_with("http://") {
-        return Err(invalid("it must begin with http://"));
-    }
-    let builder = Endpoint::from_shared(endpoint.to_owned()).map_err(|error| invalid(&error.to_string()))?;
-    if builder.uri().host().is_none_or(str::is_empty) || builder.uri().path() != "/" {
-        return Err(invalid("it needs a host and a port, and no path"));
-    }
-    Ok(builder)
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use escrow_grpc::Channel;
 use escrow_proto::v1 as proto;
 use escrow_types::{TransactionId, TransactionKey, Xid};
-use tonic::transport::Channel;
 
 use crate::call::{Budget, Subject, Whom, drive};
 use crate::channel::{Pool, Route};

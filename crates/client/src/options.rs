@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use escrow_service::Connector;
+use escrow_grpc::Connector;
 
 /// How a [`crate::Client`] connects, waits and retries.
 #[derive(Debug, Clone)]

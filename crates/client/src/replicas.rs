@@ -10,7 +10,7 @@ use crate::error::ClientError;
 use crate::options::Options;
 use crate::shard::ShardClient;
 
-type Service = proto::replica_service_client::ReplicaServiceClient<tonic::transport::Channel>;
+type Service = proto::replica_service_client::ReplicaServiceClient<escrow_grpc::Channel>;
 
 /// What one process said of the replicas that it holds.
 #[derive(Debug)]

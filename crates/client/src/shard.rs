@@ -1,8 +1,8 @@
 //! `ShardService`: what a wallet shard tells tools. Asked at the participant's own endpoint, or at the one of its replicas that
 //! leads.
 
+use escrow_grpc::Channel;
 use escrow_proto::v1 as proto;
-use tonic::transport::Channel;
 
 use crate::call::{Budget, Subject, Whom, drive};
 use crate::channel::{Pool, Route};

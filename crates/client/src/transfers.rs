@@ -1,6 +1,8 @@
 //! `TransferService`, unary: one transfer, and what became of one.
 
 use escrow_proto::v1 as proto;
+use tonic::Response;
+use tonic::codegen::http::uri::PathAndQuery;
 
 use crate::call::Subject;
 use crate::client::Client;
@@ -8,6 +10,9 @@ use crate::convert;
 use crate::error::ClientError;
 use crate::id::new_transaction_id;
 use crate::model::{Outcome, Record, Transfer};
+
+/// The method of which there are many calls: it is called without the layers of tonic (docs/decisions/0023).
+const TRANSFER: &str = "/escrow.v1.TransferService/Transfer";
 
 impl Client {
     /// Moves money from one account to another.
@@ -22,10 +27,15 @@ impl Client {
         let request = convert::transfer_request(transfer, &transaction_id);
         let response = self
             .call_within(id, partition, transfer.timeout, |route| {
-                let (mut service, request) = (self.transfers(route), request.clone());
-                async move { service.transfer(request).await }
+                let (channel, request) = (self.pool.channel(route), &request);
+                let bytes_max = self.options.message_bytes_max;
+                async move {
+                    let path = PathAndQuery::from_static(TRANSFER);
+                    channel.unary(path, request, bytes_max).await.map(Response::new)
+                }
             })
             .await?;
+        let response: proto::TransferResponse = response;
         let outcome =
             convert::outcome(id, response.transaction_id, &response.xid, response.state, response.reason)?;
         Ok(Outcome { position: response.position, ..outcome })

@@ -61,11 +61,8 @@ impl Replication {
             return wrong("members are numbered from 1".into());
         }
         for (number, endpoint) in &self.members {
-            let is_url = endpoint.starts_with("http://");
-            if !is_url || tonic::transport::Endpoint::from_shared(endpoint.clone()).is_err() {
-                return wrong(format!(
-                    "'{endpoint}' of member {number} is not an endpoint such as http://10.0.0.3:7410"
-                ));
+            if let Err(error) = escrow_grpc::Endpoint::parse(endpoint) {
+                return wrong(format!("of member {number} {error}"));
             }
             if self.members.iter().any(|(other, same)| other != number && same == endpoint) {
                 return wrong(format!("'{endpoint}' is given for two members"));

@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use escrow_grpc::{Channel, Connector, Endpoint, KeepAlive};
 use escrow_proto::v1;
 use escrow_proto::v1::replica_service_client::ReplicaServiceClient;
 use escrow_proto::v1::replica_service_server::{ReplicaService, ReplicaServiceServer};
-use escrow_service::Connector;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
 use crate::export::NotExported;
@@ -23,6 +22,9 @@ use crate::types::GroupId;
 
 /// Entries and chunks are larger than gRPC's default allows.
 pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// When a silent connection is given up.
+const KEEP_ALIVE: KeepAlive = KeepAlive { silent: Duration::from_secs(2), answered: Duration::from_secs(2) };
 
 /// Reaches replicas by gRPC.
 pub struct Grpc {
@@ -41,16 +43,9 @@ impl Grpc {
         if let Some(channel) = channels.get(endpoint) {
             return Ok(channel.clone());
         }
-        let builder = Endpoint::from_shared(endpoint.to_owned())
-            .map_err(|error| CallError::Unreachable(format!("'{endpoint}': {error}")))?
-            .connect_timeout(Duration::from_secs(1))
-            .tcp_nodelay(true)
-            .initial_stream_window_size(16 << 20)
-            .initial_connection_window_size(64 << 20)
-            .http2_keep_alive_interval(Duration::from_secs(2))
-            .keep_alive_timeout(Duration::from_secs(2))
-            .keep_alive_while_idle(true);
-        let channel = self.connector.connect(&builder);
+        let parsed = Endpoint::parse(endpoint).map_err(|error| CallError::Unreachable(error.to_string()))?;
+        let parsed = parsed.connect_within(Duration::from_secs(1)).keep_alive(KEEP_ALIVE);
+        let channel = Channel::new(parsed, self.connector.clone());
         channels.insert(endpoint.to_owned(), channel.clone());
         Ok(channel)
     }

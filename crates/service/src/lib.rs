@@ -8,7 +8,7 @@
 //! - [`replicas`]: a group of replicas as one endpoint, and the way of a call to the one that leads
 //! - [`serve`]: a tonic server with health and reflection that drains within a deadline
 //! - [`status`]: refusals as gRPC statuses with `google.rpc.ErrorInfo`, both directions
-//! - [`transport`]: where connections come from and how they are made; TCP, unless a simulation says otherwise
+//! - [`transport`]: where connections come from; TCP, unless a simulation says otherwise
 //!
 //! **Invariant:** knows nothing of transactions, shards or logs.
 
@@ -27,4 +27,4 @@ pub use listen::{ListenError, bind};
 pub use replicas::{Course, Replicas};
 pub use serve::{Limits, builder, serve, serve_until};
 pub use status::{leader_of, not_leader, reason_of, refusal, unknown_outcome};
-pub use transport::{Connector, Incoming};
+pub use transport::Incoming;

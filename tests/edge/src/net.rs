@@ -1,18 +1,14 @@
 //! turmoil's TCP as the servers and channels want it.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use escrow_service::{Connector, Incoming};
+use escrow_grpc::Connector;
+use escrow_service::Incoming;
 use futures_util::stream;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_stream::Stream;
-use tonic::codegen::Service;
-use tonic::codegen::http::Uri;
-use tonic::transport::Endpoint;
 use tonic::transport::server::Connected;
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -84,24 +80,5 @@ impl AsyncWrite for Accepted {
 
 /// Connects over the simulated network, from whichever host calls it.
 pub fn connector() -> Connector {
-    Connector::new(|endpoint: &Endpoint| endpoint.connect_with_connector_lazy(Connect))
-}
-
-struct Connect;
-
-impl Service<Uri> for Connect {
-    type Response = TokioIo<TcpStream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(async move {
-            let (host, port) = (uri.host().unwrap_or_default().to_owned(), uri.port_u16().unwrap_or(PORT));
-            TcpStream::connect((host, port)).await.map(TokioIo::new)
-        })
-    }
+    Connector::new(|endpoint| TcpStream::connect((endpoint.host().to_owned(), endpoint.port())))
 }

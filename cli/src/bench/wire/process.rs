@@ -71,7 +71,7 @@ impl EchoProcess {
             .map_err(wrong)?
             .ok_or_else(|| wrong("its server ended before it listened"))?;
         let endpoint = Endpoint::from_shared(line.trim().to_owned()).map_err(wrong)?;
-        Ok(Self { child, endpoint: as_clients_do(endpoint) })
+        Ok(Self { child, endpoint: with_large_windows(endpoint) })
     }
 
     /// Ends the server and waits until it has.
@@ -219,8 +219,9 @@ fn grpc(channel: Channel) -> Grpc<Channel> {
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-/// The settings of `escrow_client` (its module `channel`), which keeps them to itself.
-fn as_clients_do(endpoint: Endpoint) -> Endpoint {
+/// The windows of `escrow_grpc`. The calls themselves are tonic's on both sides: what gRPC allows to whoever takes it as it comes, and
+/// the same measure of a machine whatever becomes of our own side.
+fn with_large_windows(endpoint: Endpoint) -> Endpoint {
     endpoint
         .connect_timeout(Duration::from_secs(2))
         .tcp_nodelay(true)

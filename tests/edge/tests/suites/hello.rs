@@ -5,12 +5,12 @@ use std::time::Duration;
 use escrow_client::{Client, RetryPolicy, State, Transfer};
 use escrow_edge_tests::world::{self, CALLER, COORDINATOR, STRANGER, SUCCESSOR, World, pass, until};
 use escrow_edge_tests::{Load, Setup, check, net, tell};
+use escrow_grpc::{Channel, Endpoint};
 use escrow_proto::v1;
 use escrow_proto::v1::exchange_request::Message as Asked;
 use escrow_proto::v1::exchange_response::Message as Told;
 use escrow_proto::v1::participant_service_client::ParticipantServiceClient;
 use escrow_types::{Currency, Reason, TransactionId};
-use tonic::transport::{Channel, Endpoint};
 
 /// The old leader is cut off, or what it has sent stands still; a new one takes over its log, and then the old one is back.
 fn an_old_leader_comes_back(cut: fn(&str, &str), mend: fn(&str, &str)) {
@@ -92,8 +92,8 @@ const PARTITION: u32 = 7;
 
 impl Raw {
     fn new(shard: u16) -> Self {
-        let endpoint = Endpoint::from_shared(net::endpoint(&world::shard(shard))).expect("a good endpoint");
-        Self(ParticipantServiceClient::new(net::connector().connect(&endpoint)))
+        let endpoint = Endpoint::parse(&net::endpoint(&world::shard(shard))).expect("a good endpoint");
+        Self(ParticipantServiceClient::new(Channel::new(endpoint, net::connector())))
     }
 
     fn hello_of(epoch: u32) -> v1::HelloRequest {
