@@ -2,7 +2,7 @@
 //!
 //! A turn: take what the log has made durable, apply it, drain the mailbox, append what must be logged as one entry, and let
 //! out what may leave. While an entry is being written, the next turn gathers: the batch is what arrived during the last
-//! write. No timer is on that path; a slow tick only serves deadlines, retries, watermarks and quiet moments.
+//! write. No timer is on a path for whose end somebody waits; a slow tick only serves deadlines, retries, watermarks and quiet moments.
 //!
 //! To ensure correctness:
 //! - Entries are applied in the order in which they were appended, and only when durable.
@@ -46,6 +46,10 @@ pub(crate) const GROUP: Group = Group(0);
 
 /// How often deadlines, retries and watermarks are looked at.
 const TICK: Duration = Duration::from_millis(20);
+/// Confirms for whose end nobody waits rest so long at most, unless there is something else for their participant: a caller that goes
+/// on once it knows the decision then costs each shard one message and one sync for two phases
+/// (docs/decisions/0024-confirms-that-nobody-waits-for.md).
+const REST_MAX: Duration = Duration::from_millis(1);
 /// So many bytes may wait to be written; beyond, no new work is taken until the disk has caught up.
 const PENDING_BYTES_MAX: u64 = 128 << 20;
 /// The log has nothing to write when it is closed: whoever needs longer hangs.
@@ -147,6 +151,8 @@ impl Owner {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut drain_until: Option<tokio::time::Instant> = None;
+        // One timer for the owner's life, set when something begins to rest.
+        let (mut rest, mut rests) = (std::pin::pin!(tokio::time::sleep(REST_MAX)), false);
 
         let mut inputs = Vec::with_capacity(1_024);
         loop {
@@ -158,6 +164,7 @@ impl Owner {
                 Some(request) = receivers.requests.recv(), if takes_work => inputs.push(request),
                 Some(done) = checkpoints_done.recv() => self.checkpoint_done(done)?,
                 _ = tick.tick() => self.tick()?,
+                () = rest.as_mut(), if rests => self.let_out(true)?,
                 Ok(drain) = &mut stop, if drain_until.is_none() => {
                     self.shutting_down = true;
                     drain_until = Some(tokio::time::Instant::now() + drain);
@@ -165,6 +172,10 @@ impl Owner {
             }
             receivers.drain(&mut inputs, takes_work);
             self.turn(&mut inputs)?;
+            let rested = std::mem::replace(&mut rests, self.driver.rests());
+            if rests && !rested {
+                rest.as_mut().reset(tokio::time::Instant::now() + REST_MAX);
+            }
             if let Some(until) = drain_until {
                 let idle = self.pending.is_empty() && self.driver.is_drained();
                 if idle || tokio::time::Instant::now() >= until {
@@ -204,7 +215,7 @@ impl Owner {
         let now = self.now();
         let entry = if flush_lazy { self.driver.flush_lazy(now) } else { self.driver.take_entry(now) };
         // Trys leave before Begin is even written, at the same time as it is.
-        self.let_out()?;
+        self.let_out(flush_lazy)?;
         if let Some(entry) = entry {
             self.stages.logged(self.driver.machine().epoch(), &entry);
             self.append(entry)?;
@@ -236,7 +247,7 @@ impl Owner {
         if canary::is_on(Canary::ConfirmBeforeDecisionIsDurable) {
             self.driver.applied(&entry);
             self.applied = index.get();
-            return self.let_out();
+            return self.let_out(true);
         }
         self.pending.push_back((index, entry));
         Ok(())
@@ -290,7 +301,7 @@ impl Owner {
             durable.notified().await;
             self.apply_durable()?;
         }
-        self.let_out()?;
+        self.let_out(true)?;
         // One may be running; the last must see everything.
         for _ in 0..2 {
             if self.checkpointing.is_running() {

@@ -245,9 +245,10 @@ impl Owner {
         }
     }
 
-    /// Lets out what the driver has put out: everything in it may leave.
-    pub(super) fn let_out(&mut self) -> Result<(), CoordinatorError> {
-        let outputs = self.driver.take_outputs();
+    /// Lets out what the driver has put out: everything in it may leave. `all`: also what could rest until there is something else
+    /// for its participant.
+    pub(super) fn let_out(&mut self, all: bool) -> Result<(), CoordinatorError> {
+        let outputs = if all { self.driver.take_outputs() } else { self.driver.take_urgent_outputs() };
         if outputs.deposed || self.checkpointing.deposed {
             self.checkpointing.deposed = false;
             return self.deposed();

@@ -188,6 +188,8 @@ impl Driver {
             // Its time was up before its participants could be reached.
             flight.fencing = Some(Reason::DeadlineExceeded);
         }
+        // In the second phase: whoever waited for the decision only was told, and does not wait any more.
+        let is_awaited = flight.waiter.is_some() || flight.has_more_waiters;
         for branch in flight.branches.as_mut_slice() {
             let participant = branch.participant;
             if only.is_some_and(|only| only != participant) || branch.under_way {
@@ -226,7 +228,7 @@ impl Driver {
                 }
                 CallKind::Confirm => match live.and_then(|live| live.content.partial_of(participant)) {
                     Some(amounts) => self.outbox.confirm_partly(participant, epoch, sequence, amounts),
-                    None => self.outbox.confirm(participant, epoch, sequence),
+                    None => self.outbox.confirm(participant, epoch, sequence, is_awaited),
                 },
                 CallKind::Cancel => self.outbox.cancel(participant, epoch, sequence),
             }

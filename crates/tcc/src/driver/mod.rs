@@ -448,7 +448,23 @@ impl Driver {
 
     /// What is to happen outside, since the last call.
     pub fn take_outputs(&mut self) -> Outputs {
-        let sends = self.outbox.take();
+        self.outputs(true)
+    }
+
+    /// The same without a few Confirms for whose end nobody waits, where there is nothing else for their participant: they go with
+    /// what comes next for it, ahead of it, and cost no message and no sync of their own. While something [`rests`](Self::rests),
+    /// whoever calls this has to call [`take_outputs`](Self::take_outputs) soon.
+    pub fn take_urgent_outputs(&mut self) -> Outputs {
+        self.outputs(false)
+    }
+
+    /// Whether something was left by [`take_urgent_outputs`](Self::take_urgent_outputs).
+    pub fn rests(&self) -> bool {
+        self.outbox.rests()
+    }
+
+    fn outputs(&mut self, all: bool) -> Outputs {
+        let sends = self.outbox.take(all);
         for (participant, send) in &sends {
             if !matches!(send, Send::Watermark { .. }) {
                 self.links.asked(*participant, self.now_ms);

@@ -116,6 +116,8 @@ struct Mail {
     cancels: Vec<EndColumns>,
     fences: Vec<EndColumns>,
     watermarks: Vec<Send>,
+    /// Whether somebody waits for the end of a branch in `confirms`.
+    is_awaited: bool,
     /// How many legs the largest message of the last turn had that tried any: room for as many in the next.
     last_try_rows: usize,
 }
@@ -124,6 +126,18 @@ struct Mail {
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     mails: Vec<(ParticipantId, Mail)>,
+}
+
+/// So many Confirms for which nobody waits may rest until something else goes to their participant: more are worth a message.
+const RESTING_ROWS_MAX: usize = 64;
+
+impl Mail {
+    /// Whether there is nothing in it but a few Confirms for which nobody waits.
+    fn may_rest(&self) -> bool {
+        let rows: usize = self.confirms.iter().map(|columns| columns.sequences.len()).sum();
+        let rest = self.tries.len() + self.one_phase.len() + self.cancels.len() + self.fences.len();
+        !self.is_awaited && rest == 0 && self.watermarks.is_empty() && (1..=RESTING_ROWS_MAX).contains(&rows)
+    }
 }
 
 /// Longer columns are split, so that no message outgrows a frame and a small one never waits long behind it.
@@ -158,8 +172,17 @@ impl Outbox {
         try_columns(&mut mail.one_phase, epoch, deadline_ms, mail.last_try_rows)
     }
 
-    pub(super) fn confirm(&mut self, participant: ParticipantId, epoch: Epoch, sequence: Sequence) {
-        end_columns(&mut self.mail(participant).confirms, epoch).sequences.push(sequence);
+    /// `is_awaited`: whether somebody waits for the end.
+    pub(super) fn confirm(
+        &mut self,
+        participant: ParticipantId,
+        epoch: Epoch,
+        sequence: Sequence,
+        is_awaited: bool,
+    ) {
+        let mail = self.mail(participant);
+        mail.is_awaited |= is_awaited;
+        end_columns(&mut mail.confirms, epoch).sequences.push(sequence);
     }
 
     pub(super) fn confirm_partly(
@@ -169,7 +192,9 @@ impl Outbox {
         sequence: Sequence,
         amounts: Vec<Amount>,
     ) {
-        self.mail(participant).confirms.push(EndColumns {
+        let mail = self.mail(participant);
+        mail.is_awaited = true;
+        mail.confirms.push(EndColumns {
             epoch,
             sequences: vec![sequence],
             partial_legs: vec![amounts.len() as u32],
@@ -207,9 +232,19 @@ impl Outbox {
         })
     }
 
-    pub(super) fn take(&mut self) -> Vec<(ParticipantId, Send)> {
+    /// Whether something was left by [`Self::take`] that may rest.
+    pub(super) fn rests(&self) -> bool {
+        self.mails.iter().any(|(_, mail)| !mail.confirms.is_empty())
+    }
+
+    /// What there is for everybody; without what may rest, unless it was `all` asked for.
+    pub(super) fn take(&mut self, all: bool) -> Vec<(ParticipantId, Send)> {
         let mut sends = Vec::new();
         for (participant, mail) in &mut self.mails {
+            if !all && mail.may_rest() {
+                continue;
+            }
+            mail.is_awaited = false;
             let mut put = |send| sends.push((*participant, send));
             // Watermarks first: they make room for what follows, and name nothing that is unfinished. Then ends: they
             // release funds that the Trys behind them may need.

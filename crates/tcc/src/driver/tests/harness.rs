@@ -11,8 +11,8 @@ use escrow_types::{
 
 use crate::content::{Direction, Leg};
 use crate::driver::{
-    CallKind, CallerId, Config, Driver, LegsRequest, LinkKind, LinkState, Refusal, RetryDelays, Send,
-    Standing, TransferRequest, TryColumns, Wait, Waiter,
+    CallKind, CallerId, Config, Driver, LegsRequest, LinkKind, LinkState, Outputs, Refusal, RetryDelays,
+    Send, Standing, TransferRequest, TryColumns, Wait, Waiter,
 };
 use crate::entry::Entry;
 use crate::machine::{Decision, Machine, Older, Row};
@@ -336,23 +336,13 @@ impl Desk {
     /// What the driver did since the last call, as text: messages, calls, answers. Watermarks are left out.
     pub(super) fn out(&mut self) -> String {
         let outputs = self.driver.take_outputs();
-        let sends = outputs.sends.iter().filter(|(_, send)| !matches!(send, Send::Watermark { .. }));
-        let mut lines: Vec<String> =
-            sends.map(|(to, send)| format!("{}<{}", to.0, send_text(send))).collect();
-        for call in outputs.calls {
-            let kind = kind_text(call.kind);
-            lines.push(format!("{}<call {kind} {}-{}", call.participant.0, call.epoch.0, call.sequence));
-        }
-        for answer in outputs.answers {
-            let text = match answer.standing {
-                Standing::Pending => "pending".to_owned(),
-                Standing::Reserved => "reserved".to_owned(),
-                Standing::Refused(reason) => format!("refused {reason}"),
-                Standing::Decided(decision) => decision_text(decision),
-            };
-            lines.push(format!("#{} {text}{}", answer.tag, if answer.completed { " completed" } else { "" }));
-        }
-        lines.join(" | ")
+        text_of(outputs)
+    }
+
+    /// As [`Self::out`], without what may rest.
+    pub(super) fn urgent(&mut self) -> String {
+        let outputs = self.driver.take_urgent_outputs();
+        text_of(outputs)
     }
 
     /// The rows of Trys sent to a participant since the last call, one a leg; other output is lost.
@@ -455,4 +445,24 @@ pub(super) const POOR: Answer = Answer::Rejected(Reason::InsufficientFunds);
 
 fn rows_text(kind: &str, columns: &crate::driver::TryColumns) -> Vec<String> {
     columns.sequences.iter().map(|sequence| format!("{kind} {}-{sequence}", columns.epoch.0)).collect()
+}
+
+/// Watermarks are left out.
+fn text_of(outputs: Outputs) -> String {
+    let sends = outputs.sends.iter().filter(|(_, send)| !matches!(send, Send::Watermark { .. }));
+    let mut lines: Vec<String> = sends.map(|(to, send)| format!("{}<{}", to.0, send_text(send))).collect();
+    for call in outputs.calls {
+        let kind = kind_text(call.kind);
+        lines.push(format!("{}<call {kind} {}-{}", call.participant.0, call.epoch.0, call.sequence));
+    }
+    for answer in outputs.answers {
+        let text = match answer.standing {
+            Standing::Pending => "pending".to_owned(),
+            Standing::Reserved => "reserved".to_owned(),
+            Standing::Refused(reason) => format!("refused {reason}"),
+            Standing::Decided(decision) => decision_text(decision),
+        };
+        lines.push(format!("#{} {text}{}", answer.tag, if answer.completed { " completed" } else { "" }));
+    }
+    lines.join(" | ")
 }

@@ -9,6 +9,7 @@ mod one_phase;
 mod operator;
 mod recovery;
 mod requests;
+mod resting;
 mod two_step;
 mod view;
 mod waiting;
