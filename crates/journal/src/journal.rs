@@ -6,7 +6,7 @@
 //!            (grows while the last batch is written)  └─▶ callbacks   other: trims
 //! ```
 //! A batch is what arrived during the last write: no timers, no linger. Must never do I/O on the caller's thread, except
-//! in `open` and in readers. The queue is not bounded here: owners bound themselves by [`Journal::bytes_pending`], since
+//! in `open`, in readers, and in [`Journal::append_here`], which says so. The queue is not bounded here: owners bound themselves by [`Journal::bytes_pending`], since
 //! only they know what may be refused.
 
 use crate::catalog::Shared;
@@ -22,7 +22,7 @@ use crate::storage::Disk;
 use crate::types::{Group, Index};
 use crate::writer::{self, Inbox, Writer};
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, ready};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -45,6 +45,8 @@ struct Core {
     counters: Arc<Counters>,
     inbox: Arc<Inbox>,
     requests: Arc<Requests>,
+    /// Once it has a thread.
+    writer: OnceLock<writer::Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     close_timeout: Duration,
 }
@@ -62,7 +64,8 @@ impl Journal {
         let Steps { writer, keeper } = steps;
         let [spares, trims] = keeper::start(keeper)?;
         self.core.requests.want_spare();
-        let writer = writer::start(writer)?;
+        let (shared, writer) = writer::start(writer)?;
+        let _ = self.core.writer.set(shared);
         self.core.threads.lock().unwrap_or_else(PoisonError::into_inner).extend([writer, spares, trims]);
         Ok(())
     }
@@ -81,7 +84,8 @@ impl Journal {
         let (inbox, requests) = (Arc::new(Inbox::new(opened.last)), Arc::new(Requests::default()));
         let keeper = Keeper::new(&log, &requests);
         let writer = Writer::new(log, Arc::clone(&inbox), Arc::clone(&requests));
-        let core = Core { shared, counters, inbox, requests, threads: Mutex::default(), close_timeout };
+        let (writer_shared, threads) = (OnceLock::new(), Mutex::default());
+        let core = Core { shared, counters, inbox, requests, writer: writer_shared, threads, close_timeout };
         Ok((Journal { core: Arc::new(core) }, Steps { writer, keeper }, opened))
     }
 
@@ -93,7 +97,19 @@ impl Journal {
             return Err(JournalError::PayloadTooLarge { bytes: payload.len(), bytes_max });
         }
         let payload_crc = self.core.shared.seed().payload_crc(&payload);
-        self.core.inbox.push(group, payload, payload_crc)
+        self.core.inbox.push(group, payload, payload_crc, false)
+    }
+
+    /// As [`Journal::append`], but if the writer has nothing to do the entry is written and synced on this thread, and the callbacks
+    /// are called on it before this returns: two changes of threads less, for whoever has nothing better to do meanwhile.
+    pub fn append_here(&self, group: Group, payload: Vec<u8>) -> Result<Index> {
+        let Some(writer) = self.core.writer.get() else { return self.append(group, payload) };
+        let bytes_max = self.core.shared.options.payload_bytes_max();
+        if payload.len() > bytes_max {
+            return Err(JournalError::PayloadTooLarge { bytes: payload.len(), bytes_max });
+        }
+        let payload_crc = self.core.shared.seed().payload_crc(&payload);
+        writer.append_here(&self.core.inbox, group, payload, payload_crc)
     }
 
     /// An empty buffer for the next payload, recycled from an earlier one if there is one.

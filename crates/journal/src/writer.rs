@@ -9,7 +9,7 @@ use crate::keeper::Requests;
 use crate::log::Log;
 use crate::types::{Group, Index};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -88,7 +88,14 @@ impl Inbox {
         }
     }
 
-    pub(crate) fn push(&self, group: Group, payload: Vec<u8>, payload_crc: u32) -> Result<Index> {
+    /// Queues an entry, and wakes the writer if it waits for one; `quietly`, whoever calls this writes it.
+    pub(crate) fn push(
+        &self,
+        group: Group,
+        payload: Vec<u8>,
+        payload_crc: u32,
+        quietly: bool,
+    ) -> Result<Index> {
         let mut queue = lock(&self.queue);
         if let Some(failure) = &queue.failure {
             return Err(JournalError::Failed(failure.clone()));
@@ -100,7 +107,7 @@ impl Inbox {
         queue.next += 1;
         self.bytes_pending.fetch_add(payload.len() as u64, Ordering::Relaxed);
         queue.entries.push(Pending { group, payload, payload_crc });
-        if std::mem::take(&mut queue.is_writer_idle) {
+        if !quietly && std::mem::take(&mut queue.is_writer_idle) {
             self.wake_writer(queue);
         }
         Ok(Index(index))
@@ -211,13 +218,11 @@ impl Inbox {
         progress.is_done
     }
 
-    /// Swaps the queue for an empty one, waiting for entries; false when closed and empty.
-    fn take(&self, batch: &mut Vec<Pending>) -> bool {
-        debug_assert!(batch.is_empty());
+    /// Waits for entries; false when closed and empty.
+    fn wait_arrived(&self) -> bool {
         let mut queue = lock(&self.queue);
         loop {
             if !queue.entries.is_empty() {
-                std::mem::swap(&mut queue.entries, batch);
                 return true;
             }
             if queue.is_closing {
@@ -229,7 +234,7 @@ impl Inbox {
         }
     }
 
-    /// [`Inbox::take`] without waiting; false when there is nothing to take.
+    /// Swaps the queue for an empty one; false when there is nothing to take.
     fn take_now(&self, batch: &mut Vec<Pending>) -> bool {
         debug_assert!(batch.is_empty());
         std::mem::swap(&mut lock(&self.queue).entries, batch);
@@ -339,15 +344,6 @@ impl Writer {
         is_taken && self.write()
     }
 
-    fn run(mut self) {
-        let inbox = Arc::clone(&self.done.inbox);
-        while inbox.take(&mut self.batch) {
-            if !self.write() {
-                return;
-            }
-        }
-    }
-
     /// Makes the batch durable and tells everybody; false if that failed, which is final.
     fn write(&mut self) -> bool {
         match self.make_durable() {
@@ -381,10 +377,63 @@ impl Writer {
     }
 }
 
-pub(crate) fn start(writer: Writer) -> Result<JoinHandle<()>> {
+/// A writer that has a thread, and that whoever appends may use while the thread has nothing to do. Empty once the thread has
+/// ended, or somebody panicked who used it.
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<Mutex<Option<Writer>>>);
+
+impl Shared {
+    /// Appends and writes on this thread, unless the writer is at work: it takes the entry then.
+    pub(crate) fn append_here(
+        &self,
+        inbox: &Inbox,
+        group: Group,
+        payload: Vec<u8>,
+        payload_crc: u32,
+    ) -> Result<Index> {
+        let mut here = match self.0.try_lock() {
+            Ok(here) => here,
+            Err(TryLockError::Poisoned(here)) => here.into_inner(),
+            Err(TryLockError::WouldBlock) => return inbox.push(group, payload, payload_crc, false),
+        };
+        // Taken out for as long as it writes: if that panics it is dropped, which tells everybody.
+        let Some(mut writer) = here.take() else { return inbox.push(group, payload, payload_crc, false) };
+        let index = inbox.push(group, payload, payload_crc, true);
+        // With what others have appended; a failure is told as always.
+        writer.step();
+        *here = Some(writer);
+        index
+    }
+
+    /// What the thread does.
+    fn run(&self, inbox: &Inbox) {
+        while inbox.wait_arrived() {
+            let mut here = lock(&self.0);
+            let Some(writer) = &mut *here else { return };
+            // Somebody may have written what had arrived.
+            writer.step();
+            if inbox.failure().is_some() {
+                return;
+            }
+        }
+    }
+}
+
+/// The end of the thread is the end of its writer.
+struct EndOnDrop(Shared);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        drop(lock(&self.0.0).take());
+    }
+}
+
+pub(crate) fn start(writer: Writer) -> Result<(Shared, JoinHandle<()>)> {
     let dir = writer.log.shared.options.dir.clone();
-    thread::Builder::new()
-        .name("journal-writer".into())
-        .spawn(move || writer.run())
-        .map_err(JournalError::io("start a thread for", &dir))
+    let inbox = Arc::clone(&writer.done.inbox);
+    let shared = Shared(Arc::new(Mutex::new(Some(writer))));
+    let end = EndOnDrop(shared.clone());
+    let run = move || end.0.run(&inbox);
+    let thread = thread::Builder::new().name("journal-writer".into()).spawn(run);
+    Ok((shared, thread.map_err(JournalError::io("start a thread for", &dir))?))
 }

@@ -44,7 +44,11 @@ fn concurrent_appends_are_all_there_in_the_order_of_their_indexes() {
                 scope.spawn(move || {
                     let append = |n: u64| {
                         let bytes = payload(n + u64::from(group) * 1000, (n * 7 % 900) as usize);
-                        let index = journal.append(Group(group), bytes.clone()).unwrap();
+                        let index = if n.is_multiple_of(3) {
+                            journal.append_here(Group(group), bytes.clone()).unwrap()
+                        } else {
+                            journal.append(Group(group), bytes.clone()).unwrap()
+                        };
                         (index.get(), group, bytes)
                     };
                     (0..200).map(append).collect::<Vec<_>>()
@@ -80,7 +84,8 @@ fn what_is_reported_durable_survives_a_power_loss() {
         let owner = told(&journal);
         disk.power_off_after(seed % 40);
         let mut appended = 0;
-        while let Ok(index) = journal.append(Group(0), payload(appended, 600)) {
+        let append = if seed.is_multiple_of(2) { Journal::append } else { Journal::append_here };
+        while let Ok(index) = append(&journal, Group(0), payload(appended, 600)) {
             appended += 1;
             assert_eq!(index.get(), appended);
             if appended == 60 {
@@ -134,6 +139,77 @@ fn a_failed_sync_is_told_once_to_every_owner_and_refuses_all_that_follows() {
     assert_eq!(told[0], Ok(Index(1)));
     assert_eq!(told.len(), 2);
     assert!(told[1].as_ref().unwrap_err().contains("injected sync error"), "{told:?}");
+}
+
+#[test]
+fn what_is_written_here_is_durable_and_told_before_that_returns() {
+    let disk = SimDisk::new(11);
+    let journal = journal(&disk);
+    let told_on = Arc::new(Mutex::new(Vec::new()));
+    let list = Arc::clone(&told_on);
+    journal.on_durable(Box::new(move |outcome| {
+        list.lock().unwrap().push((thread::current().id(), outcome.unwrap()));
+    }));
+    let here = thread::current().id();
+    for number in 1..=300u64 {
+        // Its writer may be at work for the one before, and then takes this one too.
+        if number.is_multiple_of(10) {
+            journal.append(Group(0), payload(number, 300)).unwrap();
+            journal.wait_durable(Index(number)).unwrap();
+            continue;
+        }
+        let index = journal.append_here(Group(0), payload(number, 300)).unwrap();
+        assert_eq!(index, Index(number));
+        let told = told_on.lock().unwrap().last().copied();
+        if told == Some((here, index)) {
+            assert_eq!(journal.durable(), index);
+        } else {
+            journal.wait_durable(index).unwrap();
+        }
+    }
+    journal.close().unwrap();
+    let told = told_on.lock().unwrap();
+    assert!(told.is_sorted_by_key(|(_, index)| *index) && told.last().unwrap().1 == Index(300));
+    let on_this_thread = told.iter().filter(|(thread, _)| *thread == here).count();
+    // Behind `append` the writer may still hold what it has just told of; otherwise it has nothing to do.
+    assert!(on_this_thread >= 200, "{on_this_thread} of 270");
+    assert!(matches!(journal.append_here(Group(0), Vec::new()), Err(JournalError::Closed)));
+}
+
+#[test]
+fn a_failure_here_is_told_as_any_other() {
+    let disk = SimDisk::new(12);
+    let journal = journal(&disk);
+    // The background thread makes the first spare; the injected fault is not for that.
+    journal.wait_trimmed().unwrap();
+    let owner = told(&journal);
+    journal.append_here(Group(0), payload(1, 300)).unwrap();
+    journal.wait_durable(Index(1)).unwrap();
+    disk.fail_next_sync();
+    journal.append_here(Group(0), payload(2, 300)).unwrap();
+    assert!(matches!(journal.wait_durable(Index(2)), Err(JournalError::Failed(_))));
+    assert!(matches!(journal.append_here(Group(0), Vec::new()), Err(JournalError::Failed(_))));
+    assert!(matches!(journal.append(Group(0), Vec::new()), Err(JournalError::Failed(_))));
+    assert_eq!(owner.recv().unwrap(), Ok(Index(1)));
+    assert!(owner.recv().unwrap().is_err());
+    assert!(matches!(journal.close(), Err(JournalError::Failed(_))));
+}
+
+/// Whoever writes here may panic, as the thread may: nobody waits for ever.
+#[test]
+fn a_panic_here_is_a_failure_of_the_journal() {
+    let journal = journal(&SimDisk::new(13));
+    let armed = Arc::new(AtomicUsize::new(1));
+    let arm = Arc::clone(&armed);
+    journal.on_durable(Box::new(move |outcome| {
+        let is_first = outcome.is_ok() && arm.swap(0, Ordering::SeqCst) == 1;
+        assert!(!is_first, "on purpose");
+    }));
+    let appender = journal.clone();
+    let append = thread::spawn(move || appender.append_here(Group(0), payload(1, 300)));
+    append.join().unwrap_err();
+    assert!(matches!(journal.append(Group(0), payload(2, 300)), Err(JournalError::Failed(_))));
+    assert!(matches!(journal.close(), Err(JournalError::Failed(_))));
 }
 
 #[test]
@@ -247,8 +323,9 @@ fn step_by_step_nothing_is_written_until_it_is_said() {
         Journal::open_stepped(disk.shared(), options(Archive::Keep), Index::FIRST).unwrap();
     let owner = told(&journal);
     let before = disk.operations();
-    for n in 0..60 {
-        journal.append(Group(0), payload(n, 300)).unwrap();
+    for n in 0..60u64 {
+        let append = if n.is_multiple_of(2) { Journal::append } else { Journal::append_here };
+        append(&journal, Group(0), payload(n, 300)).unwrap();
     }
     assert_eq!((journal.durable(), disk.operations()), (Index(0), before));
     assert!(steps.write() && !steps.write(), "one batch has it all");

@@ -5,7 +5,8 @@
 //!    ▲                       (kept decoded meanwhile)               │
 //!    └── permits are given back with the answers ◀──────────────────┘
 //! ```
-//! No timers and no linger: an entry is what arrived since the last turn; the journal gathers entries while it writes.
+//! No timers and no linger: an entry is what arrived since the last turn; the journal gathers entries while it writes. A small one
+//! is written by the owner itself while there is nothing else to do.
 //! Reads are answered from applied state. Where the shard is a replica, a group stands in the journal's place: see [`seat`].
 
 mod checkpointing;
@@ -17,7 +18,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use escrow_invariants::{Canary, canary};
-use escrow_journal::{Group, Journal, JournalFailure};
+use escrow_journal::{Group, Index, Journal, JournalFailure};
 use escrow_types::Millis;
 use escrow_wallet::{Entry, Wallet};
 use tokio::sync::{mpsc, watch};
@@ -36,6 +37,13 @@ const TURN_JOBS_MAX: usize = 4_096;
 
 /// An entry is closed when it has grown to this size, if a single command does not make it larger.
 const ENTRY_BYTES: usize = 8 << 20;
+
+/// An entry of some hundred rows.
+const HERE_BYTES_MAX: usize = 8 << 10;
+/// A disk that takes so long for one is slow: reads and the others of this process should not wait for it.
+const HERE_MAX: Duration = Duration::from_millis(5);
+/// So many entries go to the log's own thread then, before this one tries again.
+const ELSEWHERE_AFTER_SLOW: u32 = 1_000;
 
 /// The wall clock, Unix milliseconds. It reaches the wallet as data of an entry only.
 pub(crate) fn now_ms() -> Millis {
@@ -101,6 +109,8 @@ pub(crate) struct Owner {
     /// An entry is closed before it outgrows this: [`ENTRY_BYTES`], or what fits into a smaller segment.
     entry_bytes_max: usize,
     pending: VecDeque<Pending>,
+    /// So many entries go to the log's own thread, because the disk was slow.
+    elsewhere: u32,
     /// When the next checkpoint is due by what was logged.
     due: Due,
     /// A checkpoint that has begun, and of which not everything was copied.
@@ -142,6 +152,7 @@ impl Owner {
             jobs,
             entry_bytes_max: ENTRY_BYTES.min(payload_bytes_max),
             pending: VecDeque::new(),
+            elsewhere: 0,
             due,
             copying: None,
             checkpoint_running: None,
@@ -240,7 +251,7 @@ impl Owner {
             return Ok(());
         }
         self.due.logged(payload.len() as u64);
-        let index = self.start.journal.append(Group(self.start.shard), payload)?;
+        let index = self.log(payload)?;
         if canary::is_on(Canary::AnswerBeforeDurable) {
             for submission in submissions {
                 (submission.reply)(self.start.wallet.apply(time_ms, &submission.command));
@@ -249,6 +260,23 @@ impl Owner {
         }
         self.pending.push_back(Pending { index: index.get(), time_ms, submissions });
         Ok(())
+    }
+
+    /// Appends an entry: written on this thread if there is nothing else to do and it is small, because to wake another thread for it,
+    /// and this one by it, takes half as long as a sync (docs/decisions/0025-a-small-entry-is-written-here.md).
+    fn log(&mut self, payload: Vec<u8>) -> Result<Index, ParticipantError> {
+        let (journal, group) = (&self.start.journal, Group(self.start.shard));
+        let is_alone = self.pending.is_empty() && self.jobs.is_empty();
+        if !is_alone || payload.len() > HERE_BYTES_MAX || self.elsewhere > 0 {
+            self.elsewhere = self.elsewhere.saturating_sub(1);
+            return Ok(journal.append(group, payload)?);
+        }
+        let begun = std::time::Instant::now();
+        let index = journal.append_here(group, payload)?;
+        if begun.elapsed() > HERE_MAX {
+            self.elsewhere = ELSEWHERE_AFTER_SLOW;
+        }
+        Ok(index)
     }
 
     /// Applies what is durable, in order, and lets the answers go.
