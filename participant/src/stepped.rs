@@ -99,9 +99,11 @@ impl Stepped {
         let (checkpointer, checkpoints) =
             Checkpointer::stepped(open, journal.clone(), Arc::clone(disk), Arc::clone(&identity));
         let (mut owners, mut handles) = (BTreeMap::new(), BTreeMap::new());
+        let is_only = ready.len() == 1;
         for (shard, wallet, (checkpointed, applied, bytes_replayed), seat) in ready {
             let start = Start {
                 shard,
+                is_only,
                 clock: Box::new(clock.clone()),
                 wallet,
                 applied,

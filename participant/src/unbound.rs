@@ -101,6 +101,7 @@ impl Opened {
             write_checkpoints,
         )?;
         let (mut owners, mut handles, mut replicas) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let is_only = wallets.len() == 1;
         for (shard, wallet, (checkpointed, applied, bytes_replayed), replica) in wallets {
             let seat = match replica {
                 Some(Recovery { log, position, checkpointed }) => {
@@ -114,6 +115,7 @@ impl Opened {
             };
             let start = Start {
                 shard,
+                is_only,
                 clock: {
                     let clock = Arc::clone(&clock);
                     Box::new(move || clock())

@@ -164,7 +164,11 @@ impl Owner {
                 Some(request) = receivers.requests.recv(), if takes_work => inputs.push(request),
                 Some(done) = checkpoints_done.recv() => self.checkpoint_done(done)?,
                 _ = tick.tick() => self.tick()?,
-                () = rest.as_mut(), if rests => self.let_out(true)?,
+                () = rest.as_mut(), if rests => {
+                    self.let_out(true)?;
+                    // What rests after this turn is given its own time.
+                    rests = false;
+                }
                 Ok(drain) = &mut stop, if drain_until.is_none() => {
                     self.shutting_down = true;
                     drain_until = Some(tokio::time::Instant::now() + drain);

@@ -27,7 +27,7 @@ use std::task::{Poll, ready};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Told on the writer thread, after each batch, how far the journal is durable (never backwards), or once that it failed.
+/// Told after each batch, on the thread that wrote it (the writer's, or that of whoever called [`Journal::append_here`]), how far the journal is durable (never backwards), or once that it failed.
 /// Must be quick and must not block: the next batch waits for it.
 pub type DurableCallback = Box<dyn Fn(Result<Index, JournalFailure>) + Send + Sync>;
 
@@ -97,10 +97,10 @@ impl Journal {
             return Err(JournalError::PayloadTooLarge { bytes: payload.len(), bytes_max });
         }
         let payload_crc = self.core.shared.seed().payload_crc(&payload);
-        self.core.inbox.push(group, payload, payload_crc, false)
+        self.core.inbox.push(group, payload, payload_crc)
     }
 
-    /// As [`Journal::append`], but if the writer has nothing to do the entry is written and synced on this thread, and the callbacks
+    /// As [`Journal::append`], but if nothing else was appended and the writer waits, the entry is written and synced on this thread, and the callbacks
     /// are called on it before this returns: two changes of threads less, for whoever has nothing better to do meanwhile.
     pub fn append_here(&self, group: Group, payload: Vec<u8>) -> Result<Index> {
         let Some(writer) = self.core.writer.get() else { return self.append(group, payload) };

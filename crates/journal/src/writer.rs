@@ -9,7 +9,7 @@ use crate::keeper::Requests;
 use crate::log::Log;
 use crate::types::{Group, Index};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -88,14 +88,20 @@ impl Inbox {
         }
     }
 
-    /// Queues an entry, and wakes the writer if it waits for one; `quietly`, whoever calls this writes it.
-    pub(crate) fn push(
+    /// Queues an entry, and wakes the writer if it waits for one.
+    pub(crate) fn push(&self, group: Group, payload: Vec<u8>, payload_crc: u32) -> Result<Index> {
+        self.push_for(group, payload, payload_crc, false).map(|(index, _)| index)
+    }
+
+    /// As [`Inbox::push`]; `for_here` it wakes nobody if the writer waits and there is nothing else: then whoever calls this has to
+    /// write, and is told so.
+    fn push_for(
         &self,
         group: Group,
         payload: Vec<u8>,
         payload_crc: u32,
-        quietly: bool,
-    ) -> Result<Index> {
+        for_here: bool,
+    ) -> Result<(Index, bool)> {
         let mut queue = lock(&self.queue);
         if let Some(failure) = &queue.failure {
             return Err(JournalError::Failed(failure.clone()));
@@ -106,11 +112,12 @@ impl Inbox {
         let index = queue.next;
         queue.next += 1;
         self.bytes_pending.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        let is_for_here = for_here && queue.entries.is_empty() && queue.is_writer_idle;
         queue.entries.push(Pending { group, payload, payload_crc });
-        if !quietly && std::mem::take(&mut queue.is_writer_idle) {
+        if !is_for_here && std::mem::take(&mut queue.is_writer_idle) {
             self.wake_writer(queue);
         }
-        Ok(Index(index))
+        Ok((Index(index), is_for_here))
     }
 
     pub(crate) fn buffer(&self) -> Vec<u8> {
@@ -218,14 +225,14 @@ impl Inbox {
         progress.is_done
     }
 
-    /// Waits for entries; false when closed and empty.
+    /// Waits for entries; false when there will be none: closed and empty, or failed.
     fn wait_arrived(&self) -> bool {
         let mut queue = lock(&self.queue);
         loop {
             if !queue.entries.is_empty() {
                 return true;
             }
-            if queue.is_closing {
+            if queue.is_closing || queue.failure.is_some() {
                 return false;
             }
             queue.is_writer_idle = true;
@@ -282,6 +289,8 @@ impl Inbox {
             let mut queue = lock(&self.queue);
             queue.failure = Some(failure.clone());
             queue.entries.clear();
+            // Its thread may not know: it ends now.
+            self.wake_writer(queue);
         }
         lock(&self.progress).failure = Some(failure.clone());
         self.progressed.notify_all();
@@ -391,32 +400,34 @@ impl Shared {
         payload: Vec<u8>,
         payload_crc: u32,
     ) -> Result<Index> {
-        let mut here = match self.0.try_lock() {
-            Ok(here) => here,
-            Err(TryLockError::Poisoned(here)) => here.into_inner(),
-            Err(TryLockError::WouldBlock) => return inbox.push(group, payload, payload_crc, false),
-        };
-        // Taken out for as long as it writes: if that panics it is dropped, which tells everybody.
-        let Some(mut writer) = here.take() else { return inbox.push(group, payload, payload_crc, false) };
-        let index = inbox.push(group, payload, payload_crc, true);
-        // With what others have appended; a failure is told as always.
-        writer.step();
-        *here = Some(writer);
-        index
+        // Poisoned: whoever panicked in there is about to say so.
+        let Ok(mut here) = self.0.try_lock() else { return inbox.push(group, payload, payload_crc) };
+        let (index, is_for_here) = inbox.push_for(group, payload, payload_crc, here.is_some())?;
+        if is_for_here {
+            // A failure is told as always.
+            step(&mut here);
+        }
+        Ok(index)
     }
 
     /// What the thread does.
     fn run(&self, inbox: &Inbox) {
         while inbox.wait_arrived() {
-            let mut here = lock(&self.0);
-            let Some(writer) = &mut *here else { return };
             // Somebody may have written what had arrived.
-            writer.step();
-            if inbox.failure().is_some() {
+            if !step(&mut lock(&self.0)) {
                 return;
             }
         }
     }
+}
+
+/// Writes what has arrived, if anything; false if there is no writer any more. It is taken out for as long as it writes: if that
+/// panics it is dropped, which tells everybody, and nobody goes on with what it left half done.
+fn step(here: &mut Option<Writer>) -> bool {
+    let Some(mut writer) = here.take() else { return false };
+    writer.step();
+    *here = Some(writer);
+    true
 }
 
 /// The end of the thread is the end of its writer.

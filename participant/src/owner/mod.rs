@@ -40,10 +40,10 @@ const ENTRY_BYTES: usize = 8 << 20;
 
 /// An entry of some hundred rows.
 const HERE_BYTES_MAX: usize = 8 << 10;
-/// A disk that takes so long for one is slow: reads and the others of this process should not wait for it.
-const HERE_MAX: Duration = Duration::from_millis(5);
+/// A disk that takes so long for one is slow: reads and pings should not wait for it.
+const HERE_MAX: Duration = Duration::from_millis(1);
 /// So many entries go to the log's own thread then, before this one tries again.
-const ELSEWHERE_AFTER_SLOW: u32 = 1_000;
+const ELSEWHERE_AFTER_SLOW: u32 = 100;
 
 /// The wall clock, Unix milliseconds. It reaches the wallet as data of an entry only.
 pub(crate) fn now_ms() -> Millis {
@@ -77,6 +77,8 @@ pub(crate) type Clock = Box<dyn Fn() -> Millis + Send>;
 /// What an owner needs to begin.
 pub(crate) struct Start {
     pub(crate) shard: u16,
+    /// Whether there is no other shard in this process.
+    pub(crate) is_only: bool,
     pub(crate) clock: Clock,
     pub(crate) wallet: Wallet,
     /// All entries of the log up to here are applied.
@@ -266,7 +268,8 @@ impl Owner {
     /// and this one by it, takes half as long as a sync (docs/decisions/0025-a-small-entry-is-written-here.md).
     fn log(&mut self, payload: Vec<u8>) -> Result<Index, ParticipantError> {
         let (journal, group) = (&self.start.journal, Group(self.start.shard));
-        let is_alone = self.pending.is_empty() && self.jobs.is_empty();
+        // Shards of one process share its log, and their entries a sync.
+        let is_alone = self.start.is_only && self.pending.is_empty() && self.jobs.is_empty();
         if !is_alone || payload.len() > HERE_BYTES_MAX || self.elsewhere > 0 {
             self.elsewhere = self.elsewhere.saturating_sub(1);
             return Ok(journal.append(group, payload)?);

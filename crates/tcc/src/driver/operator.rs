@@ -133,6 +133,7 @@ impl Driver {
             if is_stream && !self.outbox.holds(branch.participant, epoch, sequence) {
                 branch.under_way = false;
             }
+            self.outbox.await_confirms(branch.participant);
             if branch.state == BranchState::Contradicted {
                 branch.state = again;
                 branch.under_way = false;

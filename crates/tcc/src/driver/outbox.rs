@@ -232,6 +232,13 @@ impl Outbox {
         })
     }
 
+    /// Somebody waits now for the end of a branch whose Confirm may be resting.
+    pub(super) fn await_confirms(&mut self, participant: ParticipantId) {
+        if let Some((_, mail)) = self.mails.iter_mut().find(|(id, _)| *id == participant) {
+            mail.is_awaited |= !mail.confirms.is_empty();
+        }
+    }
+
     /// Whether something was left by [`Self::take`] that may rest.
     pub(super) fn rests(&self) -> bool {
         self.mails.iter().any(|(_, mail)| !mail.confirms.is_empty())

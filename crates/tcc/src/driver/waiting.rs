@@ -75,6 +75,13 @@ impl Driver {
         answer_by_ms: Millis,
     ) {
         let flight = self.flights.get_mut(epoch, sequence).expect("only on unfinished transactions");
+        if matches!(flight.phase, Phase::Ending(_)) {
+            flight
+                .branches
+                .as_slice()
+                .iter()
+                .for_each(|branch| self.outbox.await_confirms(branch.participant));
+        }
         if flight.waiter.is_none() {
             flight.waiter = Some(waiter);
             flight.answer_by_ms = answer_by_ms;

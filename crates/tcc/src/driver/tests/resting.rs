@@ -69,6 +69,22 @@ fn whoever_waits_for_the_end_is_not_kept_waiting() {
     assert_eq!(desk.out(), "1<confirm 1-2", "shard 1 had nothing else");
 }
 
+/// It may rest already when somebody asks again under the same id and wants to hear of the end, or an operator has it sent again.
+#[test]
+fn whoever_begins_to_wait_is_not_kept_waiting() {
+    let mut desk = Desk::new();
+    decided(&mut desk, 1, 0, 1, Wait::Decided);
+    assert_eq!(desk.urgent(), "#1 confirmed");
+    desk.submit(2, 1, 0, 1, 5, Wait::Decided, 0);
+    assert_eq!(desk.urgent(), "#2 confirmed", "who wants the decision has it");
+    desk.submit(3, 1, 0, 1, 5, Wait::Completed, 0);
+    assert_eq!(desk.urgent(), "0<confirm 1-0 | 1<confirm 1-0");
+    decided(&mut desk, 2, 0, 1, Wait::Decided);
+    assert_eq!(desk.urgent(), "#2 confirmed");
+    desk.driver.retry(escrow_types::Epoch(1), 1).unwrap();
+    assert_eq!(desk.urgent(), "0<confirm 1-1 | 1<confirm 1-1", "once");
+}
+
 #[test]
 fn many_are_worth_a_message_of_their_own() {
     for (count, rest) in [(64, true), (65, false)] {
