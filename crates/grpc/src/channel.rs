@@ -61,35 +61,35 @@ impl Channel {
         Self(Arc::new(Shared { endpoint, connector, state: Mutex::new(State::Idle) }))
     }
 
-    /// Begins a call: its headers are on their way, in the order of calls.
+    /// Begins a call: its headers are on their way, in the order of calls, and what it says may follow.
     pub(crate) async fn begin(
         &self,
         request: Request<()>,
-        is_all: bool,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), Status> {
         let mut sender = self.0.sender().await?;
         // It was ready a moment ago; a connection that is lost since then takes nothing.
-        sender.send_request(request, is_all).map_err(|error| {
+        sender.send_request(request, false).map_err(|error| {
             let why = format!("the connection to {} was lost: {error}", self.0.endpoint.authority());
             NotSent::for_now(why).into()
         })
     }
 
-    /// A request for a method of the server.
-    pub(crate) fn address(&self, path: Option<PathAndQuery>) -> Uri {
+    /// Where a method of the server is.
+    pub(crate) fn address(&self, path: PathAndQuery) -> Uri {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(Scheme::HTTP);
         parts.authority = Some(self.0.endpoint.authority().clone());
-        parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        parts.path_and_query = Some(path);
         Uri::from_parts(parts).expect("scheme, authority and path are all there")
     }
 
     async fn call(self, request: Request<Body>) -> Result<Response<Download>, Status> {
         let (mut parts, body) = request.into_parts();
         let path = std::mem::take(&mut parts.uri).into_parts().path_and_query;
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
         (parts.uri, parts.version) = (self.address(path), Version::HTTP_2);
         parts.headers.insert(USER_AGENT, user_agent());
-        let (response, stream) = self.begin(Request::from_parts(parts, ()), false).await?;
+        let (response, stream) = self.begin(Request::from_parts(parts, ())).await?;
         let uploading = Upload::new(body, stream).begin()?;
         let response = response.await.map_err(broken_off)?;
         Ok(response.map(|stream| Download::new(stream, uploading)))

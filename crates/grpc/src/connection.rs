@@ -5,19 +5,17 @@
 //! before, and a server that is busy with that is not gone.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use h2::{Ping, PingPong};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::io::InspectReader;
 
-use crate::connector::{Connector, Io};
+use crate::connector::Connector;
 use crate::endpoint::{Endpoint, KeepAlive};
 
 /// A columnar message should never wait for a window update.
@@ -41,7 +39,8 @@ pub(crate) async fn connect(endpoint: &Endpoint, connector: &Connector) -> io::R
     let connecting = async {
         let io = connector.connect(endpoint).await?;
         let heard = Arc::new(Heard { made: Instant::now(), last_us: AtomicU64::new(0) });
-        let io = Watched { io, heard: Arc::clone(&heard) };
+        let hears = Arc::clone(&heard);
+        let io = InspectReader::new(io, move |_: &[u8]| hears.now());
         let handshake = Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -115,55 +114,5 @@ impl Heard {
 
     fn last(&self) -> Instant {
         self.made + Duration::from_micros(self.last_us.load(Ordering::Relaxed))
-    }
-}
-
-/// Notes when anything is heard.
-struct Watched {
-    io: Box<dyn Io>,
-    heard: Arc<Heard>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        if read.is_ready() {
-            self.heard.now();
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

@@ -27,13 +27,13 @@ impl Channel {
         let message = encode(request, bytes_max)?;
         let mut head = Request::new(());
         (*head.method_mut(), *head.version_mut()) = (Method::POST, Version::HTTP_2);
-        *head.uri_mut() = self.address(Some(path));
+        *head.uri_mut() = self.address(path);
         let headers = head.headers_mut();
         headers.reserve(3);
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(USER_AGENT, user_agent());
-        let (response, mut stream) = self.begin(head, false).await?;
+        let (response, mut stream) = self.begin(head).await?;
         // An error means that the server ended the call already; its answer says why.
         let _ = stream.send_data(message, true);
         let (head, body) = response.await.map_err(broken_off)?.into_parts();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use escrow_grpc::{Channel, Connector, Endpoint, KeepAlive, was_not_sent};
 use http::uri::PathAndQuery;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 
@@ -16,6 +17,12 @@ use crate::server::{Text, answering, channel, say, text};
 
 async fn ask(channel: &Channel) -> Result<Text, Status> {
     channel.unary(PathAndQuery::from_static("/escrow.v1.Test/Do"), &text("a"), 1_000).await
+}
+
+/// As [`ask`], on a task.
+fn asking(channel: &Channel) -> JoinHandle<Result<Text, Status>> {
+    let channel = channel.clone();
+    tokio::spawn(async move { ask(&channel).await })
 }
 
 /// Connects to nobody: each attempt fails after a second. Counts them.
@@ -46,12 +53,7 @@ async fn what_finds_no_server_was_not_sent() {
 async fn calls_that_wait_for_the_same_attempt_share_its_failure() {
     let (channel, attempts) = nobody();
     let begun = Instant::now();
-    let calls: Vec<_> = (0..100)
-        .map(|_| {
-            let channel = channel.clone();
-            tokio::spawn(async move { ask(&channel).await })
-        })
-        .collect();
+    let calls: Vec<_> = (0..100).map(|_| asking(&channel)).collect();
     for call in calls {
         assert!(was_not_sent(&call.await.unwrap().unwrap_err()).is_some());
     }
@@ -117,10 +119,7 @@ async fn whoever_is_not_polled_holds_nobody_up() {
 #[tokio::test]
 async fn calls_wait_for_a_server_that_takes_few() {
     let (channel, mut listener) = channel(|endpoint| endpoint);
-    let first = tokio::spawn({
-        let channel = channel.clone();
-        async move { ask(&channel).await }
-    });
+    let first = asking(&channel);
     let mut connection = h2::server::Builder::new()
         .max_concurrent_streams(2)
         .handshake(listener.accept().await)
@@ -135,12 +134,7 @@ async fn calls_wait_for_a_server_that_takes_few() {
         }
     });
     first.await.unwrap().unwrap();
-    let calls: Vec<_> = (0..50)
-        .map(|_| {
-            let channel = channel.clone();
-            tokio::spawn(async move { ask(&channel).await })
-        })
-        .collect();
+    let calls: Vec<_> = (0..50).map(|_| asking(&channel)).collect();
     for call in calls {
         assert_eq!(call.await.unwrap().unwrap(), text("b"));
     }
@@ -153,12 +147,7 @@ async fn all_calls_share_a_connection() {
     let (channel, listener) = channel(|endpoint| endpoint);
     let asked = Arc::clone(&listener.asked);
     answering(listener, |(_, mut respond)| async move { say(&mut respond, &text("b")) });
-    let calls: Vec<_> = (0..500)
-        .map(|_| {
-            let channel = channel.clone();
-            tokio::spawn(async move { ask(&channel).await })
-        })
-        .collect();
+    let calls: Vec<_> = (0..500).map(|_| asking(&channel)).collect();
     for call in calls {
         assert_eq!(call.await.unwrap().unwrap(), text("b"));
     }
@@ -168,10 +157,7 @@ async fn all_calls_share_a_connection() {
 #[tokio::test]
 async fn a_lost_connection_is_made_again_and_what_was_under_way_is_not_known() {
     let (channel, mut listener) = channel(|endpoint| endpoint);
-    let call = tokio::spawn({
-        let channel = channel.clone();
-        async move { ask(&channel).await }
-    });
+    let call = asking(&channel);
     let mut connection = listener.serve().await;
     let unanswered = connection.accept().await.unwrap().unwrap();
     drop((connection, unanswered));
@@ -185,20 +171,14 @@ async fn a_lost_connection_is_made_again_and_what_was_under_way_is_not_known() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_takes_leave_is_left_in_peace() {
     let (channel, mut listener) = channel(|endpoint| endpoint);
-    let first = tokio::spawn({
-        let channel = channel.clone();
-        async move { ask(&channel).await }
-    });
+    let first = asking(&channel);
     let mut connection = listener.serve().await;
     let (_request, mut respond) = connection.accept().await.unwrap().unwrap();
     connection.graceful_shutdown();
     let leaving = tokio::spawn(async move { while connection.accept().await.is_some() {} });
     let second = loop {
         // Until the word has arrived a call may still go there, and is not taken up.
-        let call = tokio::spawn({
-            let channel = channel.clone();
-            async move { ask(&channel).await }
-        });
+        let call = asking(&channel);
         match timeout(Duration::from_secs(10), listener.serve()).await {
             Ok(connection) => break (call, connection),
             Err(_) => call.abort(),
