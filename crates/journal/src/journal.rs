@@ -20,7 +20,7 @@ use crate::recovery::Opened;
 use crate::stats::{Counters, Stats};
 use crate::storage::Disk;
 use crate::types::{Group, Index};
-use crate::writer::{self, Inbox, Writer};
+use crate::writer::{self, Inbox, SharedWriter, Writer};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, ready};
@@ -46,7 +46,7 @@ struct Core {
     inbox: Arc<Inbox>,
     requests: Arc<Requests>,
     /// Once it has a thread.
-    writer: OnceLock<writer::Shared>,
+    writer: OnceLock<SharedWriter>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     close_timeout: Duration,
 }
@@ -84,32 +84,42 @@ impl Journal {
         let (inbox, requests) = (Arc::new(Inbox::new(opened.last)), Arc::new(Requests::default()));
         let keeper = Keeper::new(&log, &requests);
         let writer = Writer::new(log, Arc::clone(&inbox), Arc::clone(&requests));
-        let (writer_shared, threads) = (OnceLock::new(), Mutex::default());
-        let core = Core { shared, counters, inbox, requests, writer: writer_shared, threads, close_timeout };
+        let core = Core {
+            shared,
+            counters,
+            inbox,
+            requests,
+            writer: OnceLock::new(),
+            threads: Mutex::default(),
+            close_timeout,
+        };
         Ok((Journal { core: Arc::new(core) }, Steps { writer, keeper }, opened))
     }
 
     /// Queues one entry and gives it its index at once. Does not wait; durability is told by the callbacks. Fails with
     /// `PayloadTooLarge` (nothing happened), `Failed` or `Closed`.
     pub fn append(&self, group: Group, payload: Vec<u8>) -> Result<Index> {
-        let bytes_max = self.core.shared.options.payload_bytes_max();
-        if payload.len() > bytes_max {
-            return Err(JournalError::PayloadTooLarge { bytes: payload.len(), bytes_max });
-        }
-        let payload_crc = self.core.shared.seed().payload_crc(&payload);
+        let payload_crc = self.checked(&payload)?;
         self.core.inbox.push(group, payload, payload_crc)
     }
 
     /// As [`Journal::append`], but if nothing else was appended and the writer waits, the entry is written and synced on this thread, and the callbacks
     /// are called on it before this returns: two changes of threads less, for whoever has nothing better to do meanwhile.
     pub fn append_here(&self, group: Group, payload: Vec<u8>) -> Result<Index> {
-        let Some(writer) = self.core.writer.get() else { return self.append(group, payload) };
+        let payload_crc = self.checked(&payload)?;
+        match self.core.writer.get() {
+            Some(writer) => writer.append_here(&self.core.inbox, group, payload, payload_crc),
+            None => self.core.inbox.push(group, payload, payload_crc),
+        }
+    }
+
+    /// The checksum of a payload that is not too large.
+    fn checked(&self, payload: &[u8]) -> Result<u32> {
         let bytes_max = self.core.shared.options.payload_bytes_max();
         if payload.len() > bytes_max {
             return Err(JournalError::PayloadTooLarge { bytes: payload.len(), bytes_max });
         }
-        let payload_crc = self.core.shared.seed().payload_crc(&payload);
-        writer.append_here(&self.core.inbox, group, payload, payload_crc)
+        Ok(self.core.shared.seed().payload_crc(payload))
     }
 
     /// An empty buffer for the next payload, recycled from an earlier one if there is one.

@@ -389,9 +389,9 @@ impl Writer {
 /// A writer that has a thread, and that whoever appends may use while the thread has nothing to do. Empty once the thread has
 /// ended, or somebody panicked who used it.
 #[derive(Clone)]
-pub(crate) struct Shared(Arc<Mutex<Option<Writer>>>);
+pub(crate) struct SharedWriter(Arc<Mutex<Option<Writer>>>);
 
-impl Shared {
+impl SharedWriter {
     /// Appends and writes on this thread, unless the writer is at work: it takes the entry then.
     pub(crate) fn append_here(
         &self,
@@ -431,7 +431,7 @@ fn step(here: &mut Option<Writer>) -> bool {
 }
 
 /// The end of the thread is the end of its writer.
-struct EndOnDrop(Shared);
+struct EndOnDrop(SharedWriter);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
@@ -439,10 +439,10 @@ impl Drop for EndOnDrop {
     }
 }
 
-pub(crate) fn start(writer: Writer) -> Result<(Shared, JoinHandle<()>)> {
+pub(crate) fn start(writer: Writer) -> Result<(SharedWriter, JoinHandle<()>)> {
     let dir = writer.log.shared.options.dir.clone();
     let inbox = Arc::clone(&writer.done.inbox);
-    let shared = Shared(Arc::new(Mutex::new(Some(writer))));
+    let shared = SharedWriter(Arc::new(Mutex::new(Some(writer))));
     let end = EndOnDrop(shared.clone());
     let run = move || end.0.run(&inbox);
     let thread = thread::Builder::new().name("journal-writer".into()).spawn(run);
