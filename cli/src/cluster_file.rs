@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use escrow_coordinator::config::Slots;
+use escrow_grpc::Endpoint;
 use escrow_replica::{GroupId, Replication};
 use escrow_types::routing::SLOTS;
 use escrow_types::{ParticipantId, Partition};
@@ -222,9 +223,7 @@ impl Node {
         if !is_file_name || !name.bytes().all(plain) {
             return Err(format!("the name '{name}' must be of letters, digits, '-', '_' and '.'"));
         }
-        if !endpoint.starts_with("http://") || endpoint.contains('+') {
-            return Err(format!("{name}: '{endpoint}' is not an endpoint such as http://10.0.0.3:7410"));
-        }
+        Endpoint::parse(endpoint).map_err(|error| format!("{name}: {error}"))?;
         if self.replica == Some(0) {
             return Err(format!("{name}: replicas are numbered from 1"));
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use escrow_client::Client;
 use escrow_cluster::{Manifest, ManifestEntry};
-use tonic::codegen::http::Uri;
+use escrow_grpc::Endpoint;
 
 use crate::args::Endpoints;
 use crate::bench::processes::{Target, listener};
@@ -106,12 +106,8 @@ fn numbered(role: &str, id: u16, replica: u16) -> String {
 }
 
 async fn pid_at(endpoint: &str) -> Result<u32, String> {
-    let uri: Uri = endpoint.parse().map_err(|_| "that is not an endpoint".to_owned())?;
-    let (Some(host), Some(port)) = (uri.host(), uri.port_u16()) else {
-        return Err("that is not an endpoint with a port".to_owned());
-    };
-    // An address in brackets is one of IPv6.
-    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let endpoint = Endpoint::parse(endpoint).map_err(|error| error.to_string())?;
+    let (host, port) = (endpoint.host(), endpoint.port());
     let found = tokio::time::timeout(LOOK_UP, tokio::net::lookup_host((host, port))).await;
     let addresses = found.map_err(|_| format!("{host} is not found in time"))?;
     let mut addresses = addresses.map_err(|error| format!("{host} is not found: {error}"))?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use escrow_client::{Client, Options, RetryPolicy};
 use escrow_cluster::{Manifest, groups};
 use escrow_coordinator::config::Slots;
+use escrow_grpc::Endpoint;
 use escrow_proto::v1;
 use escrow_replica::{GroupId, MemberId};
 
@@ -92,11 +93,7 @@ impl Survey {
     async fn ask(&mut self, endpoints: impl IntoIterator<Item = String>) -> Result<(), Failure> {
         let mut asking = Vec::new();
         for endpoint in endpoints {
-            if !endpoint.starts_with("http://") {
-                return Err(Failure::bad_input(format!(
-                    "'{endpoint}' is not an endpoint such as http://127.0.0.1:7400"
-                )));
-            }
+            Endpoint::parse(&endpoint).map_err(|error| Failure::bad_input(error.to_string()))?;
             if self.answers.contains_key(&endpoint) {
                 continue;
             }
