@@ -9,6 +9,7 @@ use escrow_client::{Client, IdSequence, OpenAccount, Overdraft, State, Wait};
 use escrow_types::{AccountId, AccountKey, Currency, Slot};
 
 use super::BenchError;
+use super::chooser::Choice;
 
 /// What each account is given, in minor units.
 const FUNDS: u64 = 100_000_000;
@@ -37,19 +38,29 @@ pub struct Wanted {
 /// Accounts, dealt out by the shard that holds them.
 #[derive(Debug, Clone)]
 pub struct Accounts {
-    pub(super) shards: Arc<[Vec<Account>]>,
+    shards: Arc<[Members]>,
 }
 
-/// An account by both its names.
-#[derive(Debug, Clone)]
-pub(super) struct Account {
-    pub(super) id: AccountId,
-    pub(super) key: AccountKey,
+/// The accounts of a shard by both their names. Keys are by themselves, close together: with millions of accounts each look-up
+/// of one misses the cache.
+#[derive(Debug, Clone, Default)]
+struct Members {
+    ids: Vec<AccountId>,
+    keys: Vec<AccountKey>,
 }
 
 impl Accounts {
+    pub(super) fn id(&self, (shard, number): Choice) -> &AccountId {
+        &self.shards[shard].ids[number]
+    }
+
+    #[inline]
+    pub(super) fn key(&self, (shard, number): Choice) -> AccountKey {
+        self.shards[shard].keys[number]
+    }
+
     pub(super) fn counts(&self) -> Vec<usize> {
-        self.shards.iter().map(Vec::len).collect()
+        self.shards.iter().map(|members| members.keys.len()).collect()
     }
 
     /// How many accounts there are, and on how many shards.
@@ -68,7 +79,7 @@ pub async fn prepare(client: &Client, wanted: &Wanted) -> Result<Accounts, Bench
     }
     let accounts = deal(wanted, shards)?;
     let treasury = treasury(wanted, shards);
-    let each = accounts.shards.iter().flatten().map(|account| (&account.id, Overdraft::Forbidden));
+    let each = accounts.shards.iter().flat_map(|members| &members.ids).map(|id| (id, Overdraft::Forbidden));
     let mut opening = std::iter::once((&treasury, Overdraft::Unlimited)).chain(each).peekable();
     while opening.peek().is_some() {
         let open = |(account_id, overdraft): (&AccountId, _)| OpenAccount {
@@ -99,16 +110,17 @@ fn deal(wanted: &Wanted, shards: u16) -> Result<Accounts, BenchError> {
         (0..shards).filter(|shard| wanted.shards.is_empty() || wanted.shards.contains(shard)).collect();
     // The accounts are spread as evenly as their number allows; each shard needs two to move money within it.
     let each = wanted.count.div_ceil(chosen.len()).max(2);
-    let mut dealt: Vec<Vec<Account>> = vec![Vec::new(); chosen.len()];
+    let mut dealt = vec![Members::default(); chosen.len()];
     let mut missing = chosen.len() * each;
     for number in 0u64.. {
         let id = AccountId::new(&format!("bench-{number:08}")).expect("it is short and plain");
         let key = id.key();
         let shard = Slot::of(key).shard_of(shards);
         if let Some(place) = chosen.iter().position(|&chosen| chosen == shard)
-            && dealt[place].len() < each
+            && dealt[place].keys.len() < each
         {
-            dealt[place].push(Account { id, key });
+            dealt[place].ids.push(id);
+            dealt[place].keys.push(key);
             missing -= 1;
         }
         if missing == 0 {
@@ -141,15 +153,16 @@ async fn fund(
     let funding = async {
         let (sender, mut receiver) = client.bulk_stream(0).await?;
         let mut ids = IdSequence::new();
-        ids.refresh_clock();
         let mut batch = Batch::new(
             FUNDING_ROWS,
             wanted.currency,
             Wait::Completed,
             Some(wanted.within.min(FUNDING_TIMEOUT)),
         );
-        let mut keys = accounts.shards.iter().flatten().map(|account| account.key).peekable();
+        let mut keys = accounts.shards.iter().flat_map(|members| members.keys.iter().copied()).peekable();
         while keys.peek().is_some() {
+            // With one age for millions of ids the coordinator looks for each of them in all that it remembers of that age.
+            ids.refresh_clock();
             for key in keys.by_ref().take(FUNDING_ROWS) {
                 batch.push(ids.next_key(), treasury, key, FUNDS);
             }
@@ -192,8 +205,11 @@ mod tests {
     fn accounts_are_where_they_are_said_to_be() {
         let accounts = deal(&wanted(1_000, &[]), 3).unwrap();
         for (shard, members) in accounts.shards.iter().enumerate() {
-            assert_eq!(members.len(), 334);
-            assert!(members.iter().all(|account| usize::from(Slot::of(account.key).shard_of(3)) == shard));
+            assert_eq!((members.ids.len(), members.keys.len()), (334, 334));
+            for number in 0..334 {
+                let (id, key) = (accounts.id((shard, number)), accounts.key((shard, number)));
+                assert_eq!((id.key(), usize::from(Slot::of(key).shard_of(3))), (key, shard));
+            }
         }
     }
 
@@ -201,8 +217,12 @@ mod tests {
     fn only_wanted_shards_are_touched() {
         let wanted = wanted(10, &[0, 2]);
         let accounts = deal(&wanted, 3).unwrap();
-        let shards: BTreeSet<u16> =
-            accounts.shards.iter().flatten().map(|account| Slot::of(account.key).shard_of(3)).collect();
+        let shards: BTreeSet<u16> = accounts
+            .shards
+            .iter()
+            .flat_map(|members| &members.keys)
+            .map(|&key| Slot::of(key).shard_of(3))
+            .collect();
         assert_eq!(shards, BTreeSet::from([0, 2]));
         assert_ne!(Slot::of(treasury(&wanted, 3).key()).shard_of(3), 1);
         assert!(deal(&super::tests::wanted(10, &[3]), 3).is_err());

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use escrow_client::bulk::{Answers, Batch, BulkReceiver, BulkSender};
 use escrow_client::{Client, ClientError, IdSequence};
+use escrow_types::AccountKey;
 use tokio::sync::Notify;
 
 use super::meter::Meter;
@@ -34,6 +35,10 @@ impl Shared {
         }
     }
 }
+
+/// Accounts are looked up for so many rows before these are written: among millions each misses the cache, and misses that nothing
+/// comes between are waited for together.
+const LOOK_UP_ROWS: usize = 64;
 
 /// What fits into the ring in an open loop even if all batches are as small as this.
 const SMALL_BATCH: u64 = 64;
@@ -75,6 +80,7 @@ async fn send(
     let mut ids = IdSequence::new();
     let mut batch = Batch::new(stride as usize, load.currency, load.wait, Some(load.timeout));
     let mut pace = shared.schedule.map(Pace::new);
+    let mut looked_up = [(AccountKey::default(), AccountKey::default()); LOOK_UP_ROWS];
     let mut sent = 0;
     for (number, sender) in (0..).zip(senders.iter().cycle()) {
         let mut rows = plan.allowance(sent, stride);
@@ -99,11 +105,18 @@ async fn send(
             pace.note(sent, rows, meter);
         }
         ids.refresh_clock();
-        for _ in 0..rows {
-            let ((from_shard, from), (to_shard, to)) = chooser.next();
-            let (from, to) = (&plan.accounts.shards[from_shard][from], &plan.accounts.shards[to_shard][to]);
-            let id = ids.next_key();
-            batch.push(id, from.key, to.key, super::minor_units(id));
+        let mut left = rows as usize;
+        while left > 0 {
+            let some = &mut looked_up[..left.min(LOOK_UP_ROWS)];
+            some.fill_with(|| {
+                let (from, to) = chooser.next();
+                (plan.accounts.key(from), plan.accounts.key(to))
+            });
+            for &mut (from, to) in &mut *some {
+                let id = ids.next_key();
+                batch.push(id, from, to, super::minor_units(id));
+            }
+            left -= some.len();
         }
         shared.in_flight.update(|in_flight| in_flight + rows);
         shared.ring.borrow_mut().sent(number, since, rows);

@@ -113,12 +113,12 @@ async fn send(
         if number % 1_024 == 0 {
             ids.refresh_clock();
         }
-        let ((from_shard, from), (to_shard, to)) = chooser.next();
+        let (from, to) = chooser.next();
         let id = ids.next_id();
         let message = report::TransferRequest {
             transaction_id: id.to_string(),
-            from_account_id: plan.accounts.shards[from_shard][from].id.to_string(),
-            to_account_id: plan.accounts.shards[to_shard][to].id.to_string(),
+            from_account_id: plan.accounts.id(from).to_string(),
+            to_account_id: plan.accounts.id(to).to_string(),
             amount: super::minor_units(id.key()),
             currency: load.currency.code().to_owned(),
             wait: wait.into(),

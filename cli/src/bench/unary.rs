@@ -79,13 +79,17 @@ impl Caller {
 
     fn next(&mut self) -> Transfer {
         self.ids.refresh_clock();
-        let ((from_shard, from), (to_shard, to)) = self.chooser.next();
-        let shards = &self.plan.accounts.shards;
-        let (from, to, load) = (&shards[from_shard][from], &shards[to_shard][to], &self.plan.load);
+        let (from, to) = self.chooser.next();
+        let Plan { accounts, load, .. } = &*self.plan;
         let id = self.ids.next_id();
-        Transfer::new(from.id.clone(), to.id.clone(), super::minor_units(id.key()), load.currency)
-            .with_id(id)
-            .with_wait(load.wait)
-            .with_timeout(load.timeout)
+        Transfer::new(
+            accounts.id(from).clone(),
+            accounts.id(to).clone(),
+            super::minor_units(id.key()),
+            load.currency,
+        )
+        .with_id(id)
+        .with_wait(load.wait)
+        .with_timeout(load.timeout)
     }
 }
