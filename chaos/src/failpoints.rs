@@ -23,7 +23,7 @@ pub const ALL: &[&str] = &[
     "participant::after_confirm_durable",
     "participant::before_cancel_durable",
     "participant::after_cancel_durable",
-    "participant::between_parts",
+    "participant::within_large_checkpoint",
     "participant::during_checkpoint",
 ];
 

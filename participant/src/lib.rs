@@ -10,7 +10,7 @@
 //! identity.json    kind, format version, shards, cluster once known, id of the journal
 //! journal/         the log of all shards: the one truth
 //! shard-N/sled/    the shard's state as of its last checkpoint: a view, rebuilt from the log if it is lost
-//! shard-N/checkpoint   a checkpoint that is being put into the view, in parts
+//! shard-N/checkpoint   a checkpoint that is being put into the view, record by record
 //! shard-N/*.snapshot   of a replica: on its way to a follower, or from the leader
 //! ```
 //!

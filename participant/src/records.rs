@@ -170,7 +170,7 @@ fn take_field(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
         return Err(wrong("a field is too long"));
     }
     // As long as what is there, whatever it says.
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(PIECE_BYTES.min(len as usize));
     input.take(len.into()).read_to_end(&mut bytes)?;
     if bytes.len() < len as usize {
         return Err(io::ErrorKind::UnexpectedEof.into());

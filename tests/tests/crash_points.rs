@@ -274,14 +274,14 @@ async fn in_a_checkpoint_of_a_participant() {
     crash_in_a_checkpoint(NodeId::participant(0), "participant::during_checkpoint").await;
 }
 
-/// A checkpoint that is larger than one batch of sled: the process dies when some of its parts are in. What is there then is
+/// A checkpoint that is larger than one batch of sled: the process dies when some of its records are in. What is there then is
 /// neither the old state nor the new one; the next start goes on from it all the same, and from the view, not from the whole log.
 #[tokio::test]
-async fn between_the_parts_of_a_checkpoint_of_a_participant() {
+async fn within_a_large_checkpoint_of_a_participant() {
     let mut scene = Scene::new().await;
     let shard = NodeId::participant(0);
     scene.world.cluster.stop_node(shard).await.expect("it stops");
-    let action = "participant::between_parts=1*off->return";
+    let action = "participant::within_large_checkpoint=1*off->return";
     scene.world.cluster.spec_mut().env = vec![("FAILPOINTS".into(), action.into())];
     scene.world.restart(shard).await;
     scene.world.cluster.spec_mut().env.clear();

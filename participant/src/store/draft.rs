@@ -1,16 +1,17 @@
-//! A checkpoint on its way into sled: in one batch if it is small, in parts if it is not.
+//! A checkpoint on its way into sled: in one batch if it is small, record by record if it is not.
 //!
 //! A batch is what sled writes as one, and what it holds in memory as often as it has records. So a batch is bounded, and
-//! what is larger first goes to a file beside sled, whole and durable, and from there into sled part by part:
+//! what is larger first goes to a file beside sled, whole and durable, and from there into sled without batches, which cost
+//! twice as much and are not needed there:
 //! ```text
-//! checkpoint.tmp ── all is there, synced ──▶ checkpoint ── each part a batch; the first one leaves a mark ──▶ sled
+//! checkpoint.tmp ── all is there, synced ──▶ checkpoint ── a mark, synced; then each record by itself ──────▶ sled
 //!                                                       ── synced; then one batch: applied index, no mark ──▶ sled
 //!                                            removed ◀── synced
 //! ```
 //! # What a crash leaves
 //! - Before the file has its name: nothing of the checkpoint. The view is that of the one before.
-//! - After that: parts of it in sled, which is neither the old state nor the new one, and must not be replayed upon. The
-//!   next open puts all parts in again; they say what is, not what changes, so twice is as once.
+//! - After that: a part of it in sled, which is neither the old state nor the new one, and must not be replayed upon. The
+//!   next open puts all records in again; they say what is, not what changes, so twice is as once.
 //! - The mark without the file, or with one that is damaged: the view is refused, and rebuilt from the log.
 //! - The file without a view that it continues (it was moved aside): the file is removed.
 
@@ -28,11 +29,11 @@ use crate::records::{Reader, Writer};
 
 /// Records of a batch at most, and their bytes, but for one that is larger. For each record sled keeps a copy of its 15
 /// neighbours until the batch is in.
-const PART_RECORDS: usize = 64;
-const PART_BYTES: usize = 256 << 10;
+const BATCH_RECORDS: usize = 64;
+const BATCH_BYTES: usize = 256 << 10;
 
 /// What sled has written of a large checkpoint is synced in steps: the log is on the same disk, and a sync of much holds its own up.
-const SYNC_EVERY_PARTS: usize = 16;
+const SYNC_EVERY_BYTES: usize = 2 << 20;
 
 /// The last byte is the version of the records: see `escrow_wallet::view`.
 const MAGIC: [u8; 8] = *b"ESCROWD2";
@@ -47,16 +48,16 @@ pub(super) struct Draft {
     base: u64,
     dir: PathBuf,
     /// While they fit into one batch.
-    part: Part,
+    small: Small,
     /// Since they do not.
     file: Option<Writer>,
     records: usize,
     bytes: u64,
 }
 
-/// Records of one batch.
+/// Records that fit into one batch.
 #[derive(Default)]
-struct Part {
+struct Small {
     records: Vec<Record>,
     bytes: usize,
 }
@@ -66,9 +67,9 @@ fn size((key, value): &Record) -> usize {
     key.len() + value.as_ref().map_or(0, Vec::len)
 }
 
-impl Part {
+impl Small {
     fn is_full(&self) -> bool {
-        self.records.len() >= PART_RECORDS || self.bytes >= PART_BYTES
+        self.records.len() >= BATCH_RECORDS || self.bytes >= BATCH_BYTES
     }
 
     fn push(&mut self, record: Record) {
@@ -76,46 +77,15 @@ impl Part {
         self.records.push(record);
     }
 
-    fn batch(&mut self) -> sled::Batch {
+    fn into_batch(self) -> sled::Batch {
         let mut batch = sled::Batch::default();
-        for (key, value) in self.records.drain(..) {
+        for (key, value) in self.records {
             match value {
                 Some(value) => batch.insert(key, value),
                 None => batch.remove(key),
             }
         }
-        self.bytes = 0;
         batch
-    }
-}
-
-/// The batches of a whole checkpoint, but for the last one, which says that all are there.
-struct Parts {
-    reader: Reader,
-    part: Part,
-}
-
-impl Parts {
-    fn of(reader: Reader, meta: &Meta) -> Self {
-        let mut part = Part::default();
-        part.push((MARK.to_vec(), Some(meta.applied.to_le_bytes().to_vec())));
-        Self { reader, part }
-    }
-}
-
-impl Iterator for Parts {
-    type Item = io::Result<sled::Batch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while !self.part.is_full() {
-            match self.reader.next() {
-                Some(Ok(record)) => self.part.push(record),
-                Some(Err(error)) => return Some(Err(error)),
-                None if self.part.records.is_empty() => return None,
-                None => break,
-            }
-        }
-        Some(Ok(self.part.batch()))
     }
 }
 
@@ -144,16 +114,16 @@ fn read_header(header: &[u8]) -> Result<(u64, Meta), Malformed> {
 
 impl Draft {
     pub(super) fn new(dir: &Path, base: u64, meta: Meta) -> Self {
-        Self { meta, base, dir: dir.to_owned(), part: Part::default(), file: None, records: 0, bytes: 0 }
+        Self { meta, base, dir: dir.to_owned(), small: Small::default(), file: None, records: 0, bytes: 0 }
     }
 
     pub(super) fn put(&mut self, disk: &dyn Disk, record: Record) -> io::Result<()> {
         self.records += 1;
         self.bytes += size(&record) as u64;
-        if self.file.is_none() && self.part.is_full() {
+        if self.file.is_none() && self.small.is_full() {
             let header = header(self.base, &self.meta);
             let mut file = Writer::create(disk, &unfinished(&self.dir), MAGIC, &header)?;
-            for (key, value) in std::mem::take(&mut self.part).records {
+            for (key, value) in std::mem::take(&mut self.small).records {
                 file.put(&key, value.as_deref())?;
             }
             self.file = Some(file);
@@ -161,7 +131,7 @@ impl Draft {
         if let Some(file) = &mut self.file {
             return file.put(&record.0, record.1.as_deref());
         }
-        self.part.push(record);
+        self.small.push(record);
         Ok(())
     }
 }
@@ -178,9 +148,9 @@ impl Store {
     /// Writes a checkpoint all of which is there, durably.
     pub(super) fn commit_draft(&self, mut draft: Draft) -> Result<Written, ParticipantError> {
         let files_synced = if let Some(writer) = draft.file.take() {
-            self.put_parts(self.seal(writer)?, &draft.meta)?
+            self.put_large(self.seal(writer)?, &draft.meta)?
         } else {
-            let mut batch = draft.part.batch();
+            let mut batch = draft.small.into_batch();
             batch.insert(Meta::KEY, draft.meta.encode());
             self.apply(batch)?;
             failpoint::die_at("participant::during_checkpoint");
@@ -202,15 +172,11 @@ impl Store {
     }
 
     /// Puts a whole checkpoint into sled, and takes its file away.
-    fn put_parts(&self, reader: Reader, meta: &Meta) -> Result<usize, ParticipantError> {
+    fn put_large(&self, reader: Reader, meta: &Meta) -> Result<usize, ParticipantError> {
         let path = file(&self.dir);
-        for (number, part) in Parts::of(reader, meta).enumerate() {
-            self.apply(part.map_err(ParticipantError::file(&path))?)?;
-            failpoint::die_at("participant::between_parts");
-            if number % SYNC_EVERY_PARTS == SYNC_EVERY_PARTS - 1 {
-                self.sync_files()?;
-            }
-        }
+        self.put_mark(meta)?;
+        let records = reader.map(|record| record.map_err(ParticipantError::file(&path)));
+        self.put_all(&mut records.inspect(|_| failpoint::die_at("participant::within_large_checkpoint")))?;
         // What says that all is there must not be durable before all is.
         self.sync()?;
         let mut batch = sled::Batch::default();
@@ -254,7 +220,7 @@ impl Store {
             return Ok(lost("is of another view"));
         };
         tracing::info!(shard = self.shard, base, applied = meta.applied, "finishing a checkpoint");
-        self.put_parts(reader, &meta)?;
+        self.put_large(reader, &meta)?;
         Ok(Unfinished::None)
     }
 
@@ -267,19 +233,28 @@ impl Store {
         }
     }
 
-    /// Puts records into sled, in parts.
+    /// Says that what sled has is neither the old state nor the new one: durably, before it becomes so.
+    fn put_mark(&self, meta: &Meta) -> Result<(), ParticipantError> {
+        self.put((MARK.to_vec(), Some(meta.applied.to_le_bytes().to_vec())))?;
+        self.sync().map(drop)
+    }
+
+    /// Puts records into sled, each by itself. Not everything is synced.
     pub(super) fn put_all(
         &self,
         records: &mut dyn Iterator<Item = Result<Record, ParticipantError>>,
     ) -> Result<(), ParticipantError> {
-        let mut part = Part::default();
+        let mut unsynced = 0;
         for record in records {
-            if part.is_full() {
-                self.apply(part.batch())?;
+            let record = record?;
+            unsynced += size(&record);
+            self.put(record)?;
+            if unsynced >= SYNC_EVERY_BYTES {
+                self.sync_files()?;
+                unsynced = 0;
             }
-            part.push(record?);
         }
-        self.apply(part.batch())
+        Ok(())
     }
 }
 
@@ -336,7 +311,7 @@ mod tests {
             &Command::Hello(Hello { partition: Partition(0), epoch: Epoch(1), unfinished: vec![] }),
         );
         let written = store.write(Some(&wallet.take_changes()), &meta(7)).unwrap();
-        assert!(written.records > 4 * PART_RECORDS, "several parts");
+        assert!(written.records > 4 * BATCH_RECORDS, "more than a batch");
         assert!(!file(dir).exists() && mark(&store).is_none());
         let before = wallet.digest();
         let accounts = (0..ACCOUNTS).map(|number| id(number).key().0).collect();
@@ -352,29 +327,28 @@ mod tests {
         (store, writer, [before, wallet.digest()])
     }
 
-    /// Puts so many parts in.
-    fn put(store: &Store, reader: Reader, parts: usize) -> usize {
-        let parts: Vec<_> = Parts::of(reader, &meta(9)).take(parts).collect();
-        let count = parts.len();
-        for part in parts {
-            store.apply(part.unwrap()).unwrap();
-        }
+    /// Puts the mark in, and so many records.
+    fn put(store: &Store, reader: Reader, records: usize) {
+        store.put_mark(&meta(9)).unwrap();
+        store.put_all(&mut reader.take(records).map(|record| Ok(record.unwrap()))).unwrap();
         store.sync().unwrap();
-        count
     }
 
     #[test]
-    fn a_crash_between_parts_leaves_what_the_next_open_finishes() {
-        for parts in [0, 1, 2, usize::MAX] {
+    fn a_crash_within_a_large_checkpoint_leaves_what_the_next_open_finishes() {
+        // Before the mark, and after it with so many records.
+        for records in [None, Some(0), Some(1), Some(2 * BATCH_RECORDS), Some(usize::MAX)] {
             let dir = tempfile::tempdir().unwrap();
             let (store, reader, [before, after]) = sealed(dir.path());
-            let count = put(&store, reader, parts);
-            // As it is now it must be neither read nor replayed upon.
-            assert_eq!(store.read().map_or(after, |held| held.wallet.digest()) == before, count == 0);
-            assert_eq!(mark(&store).is_some(), count > 0);
+            if let Some(records) = records {
+                put(&store, reader, records);
+            }
+            // With a mark it must be neither read nor replayed upon.
+            let is_before = store.read().is_ok_and(|held| held.wallet.digest() == before);
+            assert_eq!((is_before, mark(&store).is_some()), (records.is_none(), records.is_some()));
             drop(store);
             let (store, applied, digest) = open(dir.path());
-            assert_eq!((applied, digest), (9, after), "{parts} parts");
+            assert_eq!((applied, digest), (9, after), "{records:?} records");
             assert!(mark(&store).is_none() && !file(dir.path()).exists());
             assert!(!dir.path().join("sled.corrupt-1").exists());
         }
@@ -383,7 +357,7 @@ mod tests {
     /// Its files are synced several times on the way.
     #[test]
     fn a_checkpoint_of_very_many_accounts_is_read_back() {
-        const MANY: u64 = 70_000;
+        const MANY: u64 = 90_000;
         let dir = tempfile::tempdir().unwrap();
         let (mut store, ..) = open(dir.path());
         let mut wallet = Wallet::default();
@@ -391,7 +365,7 @@ mod tests {
         let rows = (0..MANY).map(|number| OpenAccount { id: id(number), currency, overdraft });
         wallet.apply(5, &Command::OpenAccounts(rows.collect()));
         let written = store.write(Some(&wallet.take_changes()), &meta(7)).unwrap();
-        assert!(written.records > 2 * SYNC_EVERY_PARTS * PART_RECORDS, "{written:?}");
+        assert!(written.bytes > 2 * SYNC_EVERY_BYTES as u64, "{written:?}");
         assert!((20 * MANY..200 * MANY).contains(&written.bytes), "{written:?}");
         drop(store);
         let (_store, applied, digest) = open(dir.path());
@@ -431,7 +405,7 @@ mod tests {
         for damage in damages {
             let dir = tempfile::tempdir().unwrap();
             let (store, reader, _) = sealed(dir.path());
-            put(&store, reader, 2);
+            put(&store, reader, 2 * BATCH_RECORDS);
             drop(store);
             damage(&file(dir.path()));
             let (_store, applied, digest) = open(dir.path());
@@ -446,7 +420,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (store, reader, [_, after]) = sealed(dir.path());
         let whole = std::fs::read(file(dir.path())).unwrap();
-        store.put_parts(reader, &meta(9)).unwrap();
+        store.put_large(reader, &meta(9)).unwrap();
         drop(store);
         // Its removal was not durable yet; or it was damaged, and nobody needs it.
         for bytes in [&whole[..], &whole[..99]] {

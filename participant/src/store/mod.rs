@@ -10,7 +10,7 @@
 //! - A kill during open can leave `snap.*.generating`, with which no later open succeeds: [`open`] removes them.
 //! - `apply_batch` is atomic in one tree only: there is one tree, and the applied index is in it.
 //! - `apply_batch` holds all that it has replaced until it ends, and goes through its records in a random order: 5 GB for a
-//!   million accounts. So batches are small, and [`draft`] makes one of many.
+//!   million accounts. So batches are small, and [`draft`] puts in record by record what is larger.
 //! - Each record costs a copy of its neighbours: records are of chunks of rows, not of rows.
 //! - Damage can make it panic: [`open`] survives that, even if the panic ends the process.
 //!
@@ -164,6 +164,15 @@ impl Store {
 
     fn apply(&self, batch: sled::Batch) -> Result<(), ParticipantError> {
         self.tree.apply_batch(batch).map_err(|error| self.failed(error))
+    }
+
+    /// Puts one record in, which is there as a whole or not at all.
+    fn put(&self, (key, value): Record) -> Result<(), ParticipantError> {
+        let put = match value {
+            Some(value) => self.tree.insert(key, value),
+            None => self.tree.remove(key),
+        };
+        put.map(drop).map_err(|error| self.failed(error))
     }
 
     /// Makes everything durable that is in sled; gives how many files it synced.
