@@ -3,6 +3,7 @@
 
 use escrow_invariants::{Canary, canary};
 use escrow_proto::v1;
+use escrow_proto::v1::exchange_response::Message;
 use escrow_replica::Replica;
 use escrow_service::{not_leader, unknown_outcome};
 use escrow_tcc::content::Leg;
@@ -32,7 +33,7 @@ pub(crate) enum Input {
     /// A link changed.
     Link(ParticipantId, LinkEvent),
     /// Columns of answers of a participant.
-    Answers(ParticipantId, v1::exchange_response::Message),
+    Answers(ParticipantId, Message),
     /// An external participant answered a call.
     Called(ParticipantId, CallKind, Epoch, Sequence, Result<u8, String>),
     /// Anything rare that only a leader may do: operators, look-ups, two-step ends. Dropped if this replica does not lead.
@@ -43,6 +44,25 @@ pub(crate) enum Input {
     WithAt(u64, With),
     /// What a link tells that was made for a term: of no meaning in another.
     OfTerm(u64, Box<Input>),
+}
+
+impl Input {
+    /// How many transfers or answers it has; 1 for everything else.
+    fn rows(&self) -> usize {
+        match self {
+            Self::Transfers(transfers) => transfers.len(),
+            Self::Columns(_, _, _, columns) => columns.amount.len(),
+            Self::Answers(_, message) => match message {
+                Message::Tried(columns)
+                | Message::TriedAndConfirmed(columns)
+                | Message::Confirmed(columns)
+                | Message::Canceled(columns) => columns.sequence.len(),
+                Message::Hello(_) | Message::OutcomeQuery(_) => 1,
+            },
+            Self::OfTerm(_, input) => input.rows(),
+            _ => 1,
+        }
+    }
 }
 
 /// A piece of work on the owner.
@@ -125,6 +145,10 @@ pub(crate) struct Receivers {
     _events: mpsc::UnboundedSender<Input>,
 }
 
+/// So many rows make a turn; the last message of it may exceed them. What a turn puts out leaves when it has ended: with smaller
+/// turns the participants, the log and the callers have work while the owner does the next. And fewer rows would cost more messages
+/// and syncs.
+const ROWS_PER_TURN: usize = 4_096;
 /// So many requests may wait for the owner; then senders wait, and with them their connections.
 const REQUESTS_MAX: usize = 4_096;
 
@@ -143,17 +167,21 @@ impl Receivers {
         self.events.is_empty() && self.requests.is_empty()
     }
 
-    /// Takes whatever else has arrived: what is known makes the turn, and nothing is waited for. Events first: they free what
-    /// requests need.
-    pub(crate) fn drain(&mut self, inputs: &mut Vec<Input>, with_requests: bool) {
-        /// Of each queue: bounds a turn, not the work.
-        const TAKEN_MAX: usize = 1_024;
-        let events = std::iter::from_fn(|| self.events.try_recv().ok());
-        inputs.extend(events.take(TAKEN_MAX));
-        if with_requests {
-            let requests = std::iter::from_fn(|| self.requests.try_recv().ok());
-            inputs.extend(requests.take(TAKEN_MAX));
+    /// Takes what else has arrived, and waits for nothing; [`ROWS_PER_TURN`] rows are enough. Events first: they free what requests
+    /// need. Returns whether it was enough: more may have arrived.
+    pub(crate) fn drain(&mut self, inputs: &mut Vec<Input>, with_requests: bool) -> bool {
+        let mut rows: usize = inputs.iter().map(Input::rows).sum();
+        while rows < ROWS_PER_TURN {
+            let event = self.events.try_recv().ok();
+            let Some(input) =
+                event.or_else(|| if with_requests { self.requests.try_recv().ok() } else { None })
+            else {
+                return false;
+            };
+            rows += input.rows();
+            inputs.push(input);
         }
+        true
     }
 }
 
@@ -270,4 +298,49 @@ pub(crate) fn stopped() -> Status {
         escrow_types::Reason::OutcomeUnknown,
         "the coordinator is stopping; ask again with the same transaction_id",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transfers(rows: usize) -> Input {
+        let columns = v1::TransferColumnsRequest { amount: vec![1; rows], ..Default::default() };
+        Input::Columns(CallerId(1), Currency::USD, Wait::Decided, Box::new(columns))
+    }
+
+    fn answers(rows: usize) -> Input {
+        let columns = v1::AnswerColumns { sequence: vec![1; rows], ..Default::default() };
+        Input::Answers(ParticipantId(0), Message::Tried(columns))
+    }
+
+    fn taken(receivers: &mut Receivers, with_requests: bool) -> (bool, Vec<usize>) {
+        let mut inputs = Vec::new();
+        let is_full = receivers.drain(&mut inputs, with_requests);
+        (is_full, inputs.iter().map(Input::rows).collect())
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_with_the_message_that_fills_it_and_begins_with_events() {
+        let (mailbox, mut receivers) = mailbox();
+        for rows in [ROWS_PER_TURN - 1, 7, 5] {
+            mailbox.request(transfers(rows)).await.unwrap();
+        }
+        mailbox.of_term(3).event(answers(1));
+        assert_eq!(taken(&mut receivers, true), (true, vec![1, ROWS_PER_TURN - 1]));
+        mailbox.event(answers(2));
+        assert_eq!(taken(&mut receivers, false), (false, vec![2]), "no requests");
+        assert_eq!(taken(&mut receivers, true), (false, vec![7, 5]));
+        assert!(receivers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_turn_begins_with_counts() {
+        let (mailbox, mut receivers) = mailbox();
+        mailbox.request(transfers(1)).await.unwrap();
+        let mut inputs = vec![answers(ROWS_PER_TURN)];
+        assert!(receivers.drain(&mut inputs, true));
+        assert_eq!(inputs.len(), 1);
+        assert!(!receivers.is_empty());
+    }
 }

@@ -54,8 +54,6 @@ const REST_MAX: Duration = Duration::from_millis(1);
 const PENDING_BYTES_MAX: u64 = 128 << 20;
 /// The log has nothing to write when it is closed: whoever needs longer hangs.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// So many rows are taken in one turn: bounds the size of an entry.
-const ROWS_PER_TURN: usize = 131_072;
 
 /// Now, in Unix milliseconds: the one clock of the coordinator.
 pub(crate) fn now_ms() -> Millis {
@@ -174,8 +172,12 @@ impl Owner {
                     drain_until = Some(tokio::time::Instant::now() + drain);
                 }
             }
-            receivers.drain(&mut inputs, takes_work);
+            let is_full = receivers.drain(&mut inputs, takes_work);
             self.turn(&mut inputs)?;
+            if is_full {
+                // The tasks of connections are on this thread too: what this turn has put out leaves before the next begins.
+                tokio::task::yield_now().await;
+            }
             let rested = std::mem::replace(&mut rests, self.driver.rests());
             if rests && !rested {
                 rest.as_mut().reset(tokio::time::Instant::now() + REST_MAX);
@@ -190,20 +192,16 @@ impl Owner {
         self.last_words(&durable, &mut checkpoints_done).await
     }
 
-    /// One turn. Inputs may exceed a turn's rows; then it takes several.
+    /// One turn.
     pub(crate) fn turn(&mut self, inputs: &mut Vec<Input>) -> Result<(), CoordinatorError> {
         self.stages.turn_begins();
         self.apply_durable()?;
-        let (mut rows, mut at, mut rest) = (0, 0, inputs.drain(..));
+        let (mut at, mut rest) = (0, inputs.drain(..));
         loop {
             self.look_ahead(at, rest.as_slice());
             let Some(input) = rest.next() else { break };
             at += 1;
-            rows += self.handle(input);
-            if rows >= ROWS_PER_TURN {
-                rows = 0;
-                self.end_turn(false)?;
-            }
+            self.handle(input);
         }
         self.end_turn(false)
     }

@@ -18,14 +18,12 @@ use crate::failpoint;
 const LOOK_AHEAD_ROWS: usize = 32;
 
 impl Owner {
-    /// Handles one input; returns how many rows it had.
-    pub(super) fn handle(&mut self, input: Input) -> usize {
+    pub(super) fn handle(&mut self, input: Input) {
         match input {
             Input::Register(caller, sink) => self.callers.register(caller, sink),
             Input::Unregister(caller) => self.callers.unregister(caller),
             Input::Transfer(transfer) => self.transfer(*transfer),
             Input::Transfers(transfers) => {
-                let rows = transfers.len();
                 for (row, transfer) in transfers.iter().enumerate() {
                     if row % LOOK_AHEAD_ROWS == 0 {
                         let ahead = transfers[row..].iter().take(LOOK_AHEAD_ROWS);
@@ -33,7 +31,6 @@ impl Owner {
                     }
                     self.submit(self.now(), &transfer.request(), transfer.waiter);
                 }
-                return rows;
             }
             Input::Columns(caller, currency, wait, columns) => {
                 let (rows, now) = (columns.amount.len(), self.now());
@@ -46,11 +43,10 @@ impl Owner {
                     let request = row_of(&columns, row, currency);
                     self.submit(now, &request, waiter);
                 }
-                return rows;
             }
             Input::Legs(legs) => self.legs(*legs),
             Input::Link(participant, event) => self.link(participant, event),
-            Input::Answers(participant, message) => return self.answers(participant, message),
+            Input::Answers(participant, message) => self.answers(participant, message),
             Input::Called(participant, kind, epoch, sequence, result) => {
                 self.called(participant, kind, epoch, sequence, result);
             }
@@ -64,11 +60,10 @@ impl Owner {
             Input::WithAt(index, with) => self.read_at(index, with),
             Input::OfTerm(term, input) => {
                 if self.serving_term() == Some(term) {
-                    return self.handle(*input);
+                    self.handle(*input);
                 }
             }
         }
-        1
     }
 
     /// As for the rows of a message, for calls of one transfer: looks for their ids once in so many inputs.
@@ -177,35 +172,31 @@ impl Owner {
         }
     }
 
-    fn answers(&mut self, participant: ParticipantId, message: Message) -> usize {
+    fn answers(&mut self, participant: ParticipantId, message: Message) {
         let now = self.now();
         match message {
-            Message::Hello(_) => 0,
+            Message::Hello(_) => {}
             Message::Tried(columns) => {
                 let AnswerColumns { epoch, sequence: sequences, answer: answers, .. } = columns;
                 let epoch = Epoch(epoch);
                 self.stages.tried(epoch, &sequences);
                 self.driver.tried(now, participant, epoch, &sequences, &answers);
-                sequences.len()
             }
             Message::TriedAndConfirmed(columns) => {
                 let AnswerColumns { epoch, sequence: sequences, answer: answers, .. } = columns;
                 let epoch = Epoch(epoch);
                 self.stages.tried(epoch, &sequences);
                 self.driver.tried_and_confirmed(now, participant, epoch, &sequences, &answers);
-                sequences.len()
             }
             Message::Confirmed(columns) => {
                 let AnswerColumns { epoch, sequence: sequences, answer: answers, .. } = columns;
                 let epoch = Epoch(epoch);
                 self.driver.ended(now, participant, CallKind::Confirm, epoch, &sequences, &answers);
-                sequences.len()
             }
             Message::Canceled(columns) => {
                 let AnswerColumns { epoch, sequence: sequences, answer: answers, .. } = columns;
                 let epoch = Epoch(epoch);
                 self.driver.ended(now, participant, CallKind::Cancel, epoch, &sequences, &answers);
-                sequences.len()
             }
             Message::OutcomeQuery(query) => {
                 let asked: Vec<(Epoch, Sequence)> = query
@@ -215,7 +206,6 @@ impl Owner {
                     .zip(query.sequence.iter().copied())
                     .collect();
                 self.driver.asked(participant, &asked);
-                asked.len()
             }
         }
     }
