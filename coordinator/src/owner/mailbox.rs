@@ -47,9 +47,9 @@ pub(crate) enum Input {
 }
 
 impl Input {
-    /// How many transfers or answers it has; 1 for everything else.
+    /// How many transfers, answers or questions it has, and 1 at least: what has none costs something too.
     fn rows(&self) -> usize {
-        match self {
+        let rows = match self {
             Self::Transfers(transfers) => transfers.len(),
             Self::Columns(_, _, _, columns) => columns.amount.len(),
             Self::Answers(_, message) => match message {
@@ -57,11 +57,13 @@ impl Input {
                 | Message::TriedAndConfirmed(columns)
                 | Message::Confirmed(columns)
                 | Message::Canceled(columns) => columns.sequence.len(),
-                Message::Hello(_) | Message::OutcomeQuery(_) => 1,
+                Message::OutcomeQuery(query) => query.sequence.len(),
+                Message::Hello(_) => 1,
             },
             Self::OfTerm(_, input) => input.rows(),
             _ => 1,
-        }
+        };
+        rows.max(1)
     }
 }
 
@@ -332,6 +334,16 @@ mod tests {
         assert_eq!(taken(&mut receivers, false), (false, vec![2]), "no requests");
         assert_eq!(taken(&mut receivers, true), (false, vec![7, 5]));
         assert!(receivers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn messages_without_rows_fill_a_turn_too() {
+        let (mailbox, mut receivers) = mailbox();
+        for _ in 0..=ROWS_PER_TURN {
+            mailbox.event(answers(0));
+        }
+        let (is_full, taken) = taken(&mut receivers, true);
+        assert_eq!((is_full, taken.len(), receivers.is_empty()), (true, ROWS_PER_TURN, false));
     }
 
     #[tokio::test]

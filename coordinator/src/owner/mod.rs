@@ -1,8 +1,7 @@
 //! The owner: the one task that owns the coordinator's state. No locks.
 //!
-//! A turn: take what the log has made durable, apply it, drain the mailbox, append what must be logged as one entry, and let
-//! out what may leave. While an entry is being written, the next turn gathers: the batch is what arrived during the last
-//! write. No timer is on a path for whose end somebody waits; a slow tick only serves deadlines, retries, watermarks and quiet moments.
+//! A turn: take what the log has made durable, apply it, take what has arrived, up to a bound, append what must be logged as one
+//! entry, and let out what may leave. While an entry is being written, the next turn gathers. No timer is on a path for whose end somebody waits; a slow tick only serves deadlines, retries, watermarks and quiet moments.
 //!
 //! To ensure correctness:
 //! - Entries are applied in the order in which they were appended, and only when durable.
