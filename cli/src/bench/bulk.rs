@@ -8,6 +8,8 @@ use escrow_client::{Client, ClientError, IdSequence};
 use escrow_types::AccountKey;
 use tokio::sync::Notify;
 
+use super::accounts::Accounts;
+use super::chooser::Chooser;
 use super::meter::Meter;
 use super::pace::{Pace, Schedule, noticing};
 use super::ring::Ring;
@@ -68,6 +70,22 @@ pub(super) async fn run(client: &Client, plan: &Plan, meter: &Meter) -> Result<(
     shared.check_answered()
 }
 
+/// Writes so many rows.
+fn fill(batch: &mut Batch, rows: usize, accounts: &Accounts, chooser: &mut Chooser, ids: &mut IdSequence) {
+    let mut looked_up = [(AccountKey::default(), AccountKey::default()); LOOK_UP_ROWS];
+    for first in (0..rows).step_by(LOOK_UP_ROWS) {
+        let some = &mut looked_up[..(rows - first).min(LOOK_UP_ROWS)];
+        some.fill_with(|| {
+            let (from, to) = chooser.next();
+            (accounts.key(from), accounts.key(to))
+        });
+        for &(from, to) in &*some {
+            let id = ids.next_key();
+            batch.push(id, from, to, super::minor_units(id));
+        }
+    }
+}
+
 async fn send(
     senders: Vec<BulkSender>,
     stride: u64,
@@ -80,7 +98,6 @@ async fn send(
     let mut ids = IdSequence::new();
     let mut batch = Batch::new(stride as usize, load.currency, load.wait, Some(load.timeout));
     let mut pace = shared.schedule.map(Pace::new);
-    let mut looked_up = [(AccountKey::default(), AccountKey::default()); LOOK_UP_ROWS];
     let mut sent = 0;
     for (number, sender) in (0..).zip(senders.iter().cycle()) {
         let mut rows = plan.allowance(sent, stride);
@@ -105,19 +122,7 @@ async fn send(
             pace.note(sent, rows, meter);
         }
         ids.refresh_clock();
-        let mut left = rows as usize;
-        while left > 0 {
-            let some = &mut looked_up[..left.min(LOOK_UP_ROWS)];
-            some.fill_with(|| {
-                let (from, to) = chooser.next();
-                (plan.accounts.key(from), plan.accounts.key(to))
-            });
-            for &mut (from, to) in &mut *some {
-                let id = ids.next_key();
-                batch.push(id, from, to, super::minor_units(id));
-            }
-            left -= some.len();
-        }
+        fill(&mut batch, rows as usize, &plan.accounts, &mut chooser, &mut ids);
         shared.in_flight.update(|in_flight| in_flight + rows);
         shared.ring.borrow_mut().sent(number, since, rows);
         meter.note_sent(rows);
